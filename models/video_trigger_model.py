@@ -1,0 +1,212 @@
+"""`VideoTriggerModel`: encoder, trigger head and temporal encoder in one module with three doors.
+
+``encode`` and ``trigger`` look at every sampled frame, ``contextualize`` at those near a candidate. A stream,
+a feature cache, an export and a describer that reads features all need the doors apart;
+``forward`` goes through all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.context_windows import ContextWindows
+from models.freezing import component
+from models.numpy_doors import NumpyDoors
+from models.time_aware_encoder import build_time_aware_encoder
+from models.trigger_detector import TriggerDetector
+from models.visual_encoder import VisualEncoder
+from utils.config import Config, parse_config
+from utils.config.schema import ModelConfig
+from utils.errors import UsageError
+
+EncoderState = Mapping[str, Tensor]
+"""What a stream must remember between chunks, by name; empty for encoders of single frames."""
+
+
+class TriggerOutput(NamedTuple):
+    """What `VideoTriggerModel.forward` gives.
+
+    Attributes:
+        trigger_logits: ``(B, T, K)`` of the trigger head, each frame by itself.
+        temporal_logits: ``(B, T, K)`` of the temporal encoder.
+    """
+
+    trigger_logits: Tensor
+    temporal_logits: Tensor
+
+
+class VideoTriggerModel(nn.Module):
+    """The trainable part of the cascade.
+
+    Args:
+        config: Section ``model``; its labels or ``trigger_detector.num_classes`` must be set.
+        window_size: W, frames that the temporal encoder sees at once; ``time_aware_encoder.window_size``
+            wins over it.
+
+    Raises:
+        UsageError: The config does not say which classes there are, or its parts do not fit.
+    """
+
+    def __init__(self, config: ModelConfig, *, window_size: int = 16) -> None:
+        super().__init__()
+        try:
+            self.labels: tuple[str, ...] = tuple(config.class_labels())
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self.config = config
+        self.window_size = config.time_aware_encoder.window_size or window_size
+        self.visual_encoder = VisualEncoder(config.visual_encoder)
+        width = self.visual_encoder.feature_dim
+        self.trigger_detector = TriggerDetector(
+            width,
+            len(self.labels),
+            hidden_dims=config.trigger_detector.hidden_dims,
+            dropout=config.trigger_detector.dropout,
+        )
+        self.time_aware_encoder = build_time_aware_encoder(
+            config.time_aware_encoder, feature_dim=width, num_classes=len(self.labels)
+        )
+        self.frozen_components: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | ModelConfig) -> Self:
+        """Build the architecture; reads no weights.
+
+        Args:
+            config: Section ``model`` of a config, such as ``checkpoint["config"]["model"]``.
+
+        Raises:
+            ConfigError: Unknown key or bad value.
+        """
+        if not isinstance(config, ModelConfig):
+            config = parse_config({"model": dict(config)}, origin="model config").model
+        return cls(config)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the temporal encoder looks back alone."""
+        return self.config.time_aware_encoder.causal
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`, but frozen components stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_components:
+            component(self, name).eval()
+        return self
+
+    def encode(
+        self, frames: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """First door: frames to features.
+
+        Args:
+            frames: ``(B, T, C, H, W)`` in [0, 1]; ``C = 9`` (frame, before, after) with motion images.
+            state: Of the chunk before, or None at the start of a stream and after a gap.
+
+        Returns:
+            Features ``(B, T, D)``, and the state for the next chunk.
+        """
+        return self.visual_encoder(frames), state or {}
+
+    def trigger(self, features: Tensor) -> Tensor:
+        """Second door: features ``(B, T, D)`` to logits ``(B, T, K)``, each frame by itself."""
+        logits: Tensor = self.trigger_detector(features)
+        return logits
+
+    def contextualize(self, features: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
+        """Third door: features over time to logits.
+
+        Args:
+            features: ``(B, T, D)``.
+            timestamps: ``(B, T)`` seconds.
+            valid: ``(B, T)`` bool, False on padding.
+
+        Returns:
+            ``(B, T, K)``.
+        """
+        logits: Tensor = self.time_aware_encoder(features, timestamps, valid)
+        return logits
+
+    def forward(self, inputs: Tensor, timestamps: Tensor, valid: Tensor) -> TriggerOutput:
+        """All three doors.
+
+        Args:
+            inputs: Frames ``(B, T, C, H, W)`` in [0, 1], or cached backbone features
+                ``(B, T, backbone_dim)``.
+            timestamps: ``(B, T)`` seconds.
+            valid: ``(B, T)`` bool, False on padding.
+        """
+        if inputs.dim() == 3:
+            features = self.visual_encoder.project(inputs)
+        else:
+            features, _ = self.encode(inputs)
+        return TriggerOutput(
+            self.trigger(features), self.contextualize(features, timestamps, valid)
+        )
+
+    @torch.inference_mode()
+    def infer_triggered_analysis(
+        self,
+        frames: Tensor,
+        *,
+        timestamps: Tensor | None = None,
+        trigger_threshold: float | None = None,
+        batch_size: int = 16,
+    ) -> dict[str, Any]:
+        """Events of one short clip that lies in memory; `pipeline.cascade` does videos of any length.
+
+        Args:
+            frames: ``(T, C, H, W)`` in [0, 1], as `VideoProcessor.process_frames` gives them.
+            timestamps: ``(T,)`` seconds, rising; by default 1/3 s apart.
+            trigger_threshold: Cut on the temporal scores; by default the model's ``threshold``.
+            batch_size: Frames that are encoded at once.
+
+        Returns:
+            ``num_frames_analyzed``, ``num_candidate_frames``, ``num_triggers_detected``, ``triggers`` (each
+            ``timestamp``, ``frame_index`` (position among ``frames``), ``trigger_confidence``, ``analysis``,
+            ``start``, ``end``, ``label``) and ``video_summary``: the keys of `inference.py`'s report.
+
+        Raises:
+            UsageError: Shapes do not fit, times do not rise, or the threshold is not in (0, 1].
+        """
+        from models.clip_analysis import analyse_clip
+
+        return analyse_clip(
+            self,
+            frames,
+            timestamps=timestamps,
+            trigger_threshold=trigger_threshold,
+            batch_size=batch_size,
+        )
+
+    def context_windows(self) -> ContextWindows:
+        """A fresh `ContextWindows` over this model's temporal encoder, arrays in and out."""
+        return ContextWindows(
+            NumpyDoors(self).contextualize, window_size=self.window_size, causal=self.causal
+        )
+
+
+def resolve_model_config(config: Config, labels: tuple[str, ...]) -> Config:
+    """``config`` with what the data decide filled in, so that the model section stands alone.
+
+    Args:
+        config: As the user wrote it.
+        labels: Of the training annotations; used where ``model.labels`` is null.
+
+    Raises:
+        ConfigError: ``trigger_detector.num_classes`` does not fit the labels.
+    """
+    plain = config.to_plain()
+    model = plain["model"]
+    model["labels"] = model["labels"] or list(labels)
+    model["trigger_detector"]["num_classes"] = (
+        model["trigger_detector"]["num_classes"] or len(model["labels"])
+    )
+    temporal = model["time_aware_encoder"]
+    temporal["window_size"] = temporal["window_size"] or config.data.clip_window_size
+    return parse_config(plain)

@@ -1,0 +1,1 @@
+"""Joins models to video at run time: one runtime for files, folders and streams."""

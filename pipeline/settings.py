@@ -1,0 +1,161 @@
+"""Which setting wins at inference: flag, ``--set``, checkpoint or config file.
+
+The model and how its frames are sampled are the checkpoint's alone. Thresholds are the checkpoint's too
+(calibration writes them there) unless a flag or an explicit ``--set`` gives others; a default that merely
+stands in the config file does not. Everything else (events, inference, describer, decoder,
+max_frames) is the config's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pipeline.cascade import CascadeSettings
+from utils.config import Config, load_config
+from utils.errors import ConfigError, UsageError
+
+_log = logging.getLogger(__name__)
+
+THRESHOLD_KEY = "model.trigger_detector.threshold"
+CANDIDATE_THRESHOLD_KEY = "model.trigger_detector.candidate_threshold"
+_FREE_MODEL_KEYS = (THRESHOLD_KEY, CANDIDATE_THRESHOLD_KEY, "model.llm")
+_SAMPLING_KEYS = ("data.frame_sampling_rate", "data.image_size", "data.resize_mode")
+_USED_SECTIONS = ("events", "inference")
+"""Only here must ``${NAME}`` be set; training's data folders and weights are not touched."""
+_IRRELEVANT = ("model.visual_encoder.weights",)
+"""Where training took its first weights from; inference has the checkpoint's."""
+
+
+def load_inference_config(name: str, overrides: Sequence[str]) -> Config:
+    """The config of a run of ``inference.py``.
+
+    Raises:
+        ConfigError: See `load_config`; or ``--set`` names a key that the checkpoint decides.
+    """
+    config = load_config(name, overrides, interpolate=_USED_SECTIONS)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if _is_decided_by_checkpoint(key):
+            raise ConfigError(
+                f"--set {override}: the checkpoint decides {key}; of the model, only "
+                f"{', '.join(_FREE_MODEL_KEYS)} can be changed at inference"
+            )
+    return config
+
+
+def _is_decided_by_checkpoint(key: str) -> bool:
+    if key in _SAMPLING_KEYS:
+        return True
+    is_model = key == "model" or key.startswith("model.")
+    is_free = any(
+        key == free or key.startswith(f"{free}.") or free.startswith(f"{key}.")
+        for free in _FREE_MODEL_KEYS
+    )
+    return is_model and not is_free
+
+
+def resolve_settings(
+    config: Config,
+    overrides: Sequence[str],
+    *,
+    threshold: float | None,
+    candidate_threshold: float | None,
+    model_threshold: float,
+    model_candidate_threshold: float,
+    thumbnails: bool,
+) -> CascadeSettings:
+    """The settings of a run; see the module for what wins.
+
+    Args:
+        config: The run's, overrides applied.
+        overrides: As given to ``--set``.
+        threshold: ``--threshold``.
+        candidate_threshold: ``--candidate-threshold``.
+        model_threshold: As the checkpoint or the score file has it.
+        model_candidate_threshold: Likewise.
+        thumbnails: Whether events carry pictures.
+
+    Raises:
+        UsageError: A flag is out of its range.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
+    if candidate_threshold is not None and not 0 <= candidate_threshold <= 1:
+        raise UsageError(f"--candidate-threshold must be in [0, 1], got {candidate_threshold:g}")
+    detector = config.model.trigger_detector
+    return CascadeSettings(
+        threshold=_first(
+            threshold,
+            detector.threshold if is_set(overrides, THRESHOLD_KEY) else None,
+            model_threshold,
+        ),
+        candidate_threshold=_first(
+            candidate_threshold,
+            detector.candidate_threshold if is_set(overrides, CANDIDATE_THRESHOLD_KEY) else None,
+            model_candidate_threshold,
+        ),
+        events=config.events,
+        batch_size=config.inference.batch_size,
+        max_frames=config.data.max_frames,
+        thumbnail_size=config.inference.thumbnail_size if thumbnails else None,
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def is_set(overrides: Sequence[str], key: str) -> bool:
+    """Whether one of ``--set``'s overrides gives ``key``, itself or within a section."""
+    for override in overrides:
+        name, _, text = override.partition("=")
+        name = name.strip()
+        if name == key:
+            return True
+        if key.startswith(f"{name}."):
+            value = yaml.safe_load(text)
+            for part in key.removeprefix(f"{name}.").split("."):
+                if not isinstance(value, dict) or part not in value:
+                    break
+                value = value[part]
+            else:
+                return True
+    return False
+
+
+def log_differences(config: Config, trained: Config) -> None:
+    """Say in one line where the config file differs from what the checkpoint decides.
+
+    Thresholds are left out: every report and the command's result name those that were used.
+
+    Args:
+        config: The run's.
+        trained: The checkpoint's.
+    """
+    ours, theirs = _flat(config.to_plain()), _flat(trained.to_plain())
+    different = [
+        f"{key} ({theirs.get(key)}, not {value})"
+        for key, value in ours.items()
+        if (key in _SAMPLING_KEYS or key.startswith("model."))
+        and not key.startswith("model.llm.")
+        and key not in (THRESHOLD_KEY, CANDIDATE_THRESHOLD_KEY, *_IRRELEVANT)
+        # Null where training takes it from the data.
+        and value is not None
+        and value != theirs.get(key)
+    ]
+    if different:
+        _log.info("the checkpoint's settings are used for %s", ", ".join(different))
+
+
+def _flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

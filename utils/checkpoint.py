@@ -1,0 +1,276 @@
+"""Checkpoints: written so that they survive, read without pickle, loaded loudly.
+
+A training checkpoint is a ``.pt`` file of plain containers and tensors, readable with
+``torch.load(..., weights_only=True)``. It is written to a temporary file, synced, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import CheckpointError
+
+FORMAT_VERSION = 1
+BEST_NAME = "best_checkpoint.pt"
+FINAL_NAME = "final_checkpoint.pt"
+_NUMBERED_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_batch_(\d+))?\.pt")
+_REQUIRED = ("model_state_dict", "config", "format_version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of the tensors when a state dict met a module.
+
+    Attributes:
+        source: Where the state dict came from, for the message.
+        loaded: Names that fit.
+        missing: Names that the module has and the state dict lacks.
+        unexpected: Names that only the state dict has.
+        mismatched: Name to ``(shape in the state dict, shape in the module)``.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @property
+    def is_exact(self) -> bool:
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        parts = [f"{self.source}: {len(self.loaded)} tensors fit"]
+        for kind, names in (("missing", self.missing), ("not used", self.unexpected)):
+            if names:
+                parts.append(f"{len(names)} {kind} ({_some(names)})")
+        if self.mismatched:
+            shapes = [f"{name} {got} for {want}" for name, (got, want) in self.mismatched.items()]
+            parts.append(f"{len(shapes)} of another shape ({_some(shapes)})")
+        return ", ".join(parts)
+
+
+def _some(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def match_tensors(
+    module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Sort the tensors of ``state_dict`` by whether they fit ``module``; loads nothing.
+
+    Returns:
+        The tensors that fit, and the report.
+    """
+    wanted = module.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in state_dict.items()
+        if name in wanted and tensor.shape == wanted[name].shape
+    }
+    report = LoadReport(
+        source=source,
+        loaded=tuple(fitting),
+        missing=tuple(name for name in wanted if name not in state_dict),
+        unexpected=tuple(name for name in state_dict if name not in wanted),
+        mismatched={
+            name: (tuple(tensor.shape), tuple(wanted[name].shape))
+            for name, tensor in state_dict.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        },
+    )
+    return fitting, report
+
+
+def _load_safely(path: Path) -> Any:
+    """``torch.load`` on the CPU without pickle, with one clear error for each way to fail."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not a file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty; take an earlier checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() and zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: holds Python objects besides tensors and plain containers, which could "
+                "run code when read; save its state dict alone with "
+                "torch.save(model.state_dict(), ...) where it comes from"
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint, or damaged: {_first_line(error)}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or damaged (cut off?): {_first_line(error)}; "
+            "take an earlier one"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def load_weights_file(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a ``.safetensors`` file or a ``.pt``/``.pth`` without pickled objects.
+
+    A state dict under ``state_dict`` or ``model_state_dict`` is found.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe, or holds no tensors by name.
+    """
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file")
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: damaged, or not safetensors: {_first_line(error)}"
+            ) from error
+    content = _load_safely(path)
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: holds no tensors by name (a state dict)")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write aside, sync, rename: ``path`` is the old file or the whole new one, never half of it.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; what stood at ``path`` is untouched.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = file.name
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    # torch's zip writer turns a full disk into a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: could not be written ({_first_line(error)}); earlier checkpoints are untouched: "
+            "free disk space or set training.checkpoint_dir"
+        ) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a training checkpoint of this project.
+
+    Raises:
+        CheckpointError: Missing, damaged, unsafe, not ours, or of a newer format.
+    """
+    path = Path(path)
+    content = _load_safely(path)
+    if not isinstance(content, dict) or any(key not in content for key in _REQUIRED):
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project: it lacks one of {', '.join(_REQUIRED)}"
+        )
+    version = content["format_version"]
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version}, and this program reads {FORMAT_VERSION}; "
+            "use the release that wrote it or a newer one"
+        )
+    return content
+
+
+def epoch_checkpoint_name(epoch: int) -> str:
+    """``checkpoint_epoch_{N}.pt``; ``epoch`` counts finished epochs, from 1."""
+    return f"checkpoint_epoch_{epoch}.pt"
+
+
+def step_checkpoint_name(epoch: int, batch: int) -> str:
+    """``checkpoint_epoch_{N}_batch_{M}.pt``: M batches after N finished epochs, where a run was stopped."""
+    return f"checkpoint_epoch_{epoch}_batch_{batch}.pt"
+
+
+def numbered_checkpoints(folder: Path) -> list[tuple[tuple[int, int], Path]]:
+    """``((finished epochs, batches after them), path)`` of each numbered checkpoint, in that order."""
+    found = [
+        ((int(match[1]), int(match[2] or 0)), file)
+        for file in (folder.iterdir() if folder.is_dir() else ())
+        if (match := _NUMBERED_NAME.fullmatch(file.name))
+    ]
+    return sorted(found)
+
+
+def latest_checkpoint(folder: Path) -> Path:
+    """The checkpoint that got furthest, by number (epoch 10 after 9).
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    numbered = numbered_checkpoints(folder)
+    if not numbered:
+        raise CheckpointError(
+            f"{folder}: no checkpoint_epoch_N.pt to resume from; leave --resume out to start anew"
+        )
+    return numbered[-1][1]
+
+
+def remove_step_checkpoints(folder: Path, *, up_to_epoch: int) -> None:
+    """Remove the checkpoints from inside epochs that are finished and saved since."""
+    for (epoch, batch), file in numbered_checkpoints(folder):
+        if batch and epoch < up_to_epoch:
+            file.unlink()
+
+
+def load_model_weights(
+    model: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, strict: bool = True
+) -> LoadReport:
+    """Load ``state_dict`` into ``model`` and say what became of each tensor.
+
+    Args:
+        model: Whose weights are replaced.
+        state_dict: Tensors by name.
+        source: For messages.
+        strict: Refuse any difference. Otherwise names that only the file has are reported and left,
+            but a tensor that the model would keep at its initial value is still refused.
+
+    Raises:
+        CheckpointError: See ``strict``.
+    """
+    fitting, report = match_tensors(model, state_dict, source=source)
+    if report.missing or report.mismatched or (strict and not report.is_exact):
+        raise CheckpointError(f"{report}; the checkpoint does not fit the model")
+    model.load_state_dict(fitting, strict=True)
+    return report

@@ -1,0 +1,267 @@
+"""Every configuration key: its type, default, range and meaning, as pydantic models.
+
+`configs/config.yaml` repeats the defaults with a comment for each; a test holds the two together. An
+unknown key is an error (`utils.config.loading` words it). The whole `Config` goes into every
+checkpoint as plain data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""In [0, 1]."""
+Threshold = Annotated[float, Field(gt=0, le=1)]
+"""In (0, 1]: at 0 every moment would be an event."""
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, and assignments are validated."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section_is_all_defaults(cls, content: Any) -> Any:
+        # YAML reads `events:` with nothing below it as null.
+        if not isinstance(content, dict):
+            return content
+        return {
+            key: value
+            for key, value in content.items()
+            if not (value is None and key in cls.model_fields and _is_section(cls, key))
+        }
+
+
+def _is_section(section: type[BaseModel], key: str) -> bool:
+    annotation = section.model_fields[key].annotation
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+class DataConfig(Section):
+    """Which videos, how they are sampled, and how frames become pixels of the model's size."""
+
+    train_annotations: str | None = "data/train/annotations.json"
+    train_video_dir: str | None = None
+    val_annotations: str | None = "data/val/annotations.json"
+    val_video_dir: str | None = None
+    frame_sampling_rate: Positive = 3.0
+    clip_window_size: Annotated[int, Field(ge=2)] = 16
+    max_frames: Count | None = None
+    image_size: Annotated[int, Field(ge=16)] = 224
+    resize_mode: Literal["crop", "stretch", "letterbox"] = "crop"
+    decoder: str = "pyav"
+    cache_dir: str | None = "cache"
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    point_radius_seconds: Positive = 0.5
+
+
+class MotionConfig(Section):
+    """Motion images: differences to the source frames shortly before and after."""
+
+    enabled: bool = False
+    offset_seconds: Positive = 0.08
+    gain: Positive = 3.0
+    statistics: bool = True
+
+
+class VisualEncoderConfig(Section):
+    """Frames to features."""
+
+    type: str = "resnet18"
+    weights: str | None = "imagenet"
+    feature_dim: Count | None = 512
+    pool_grid: Annotated[int, Field(ge=1, le=16)] = 1
+    motion: MotionConfig = Field(default_factory=MotionConfig)
+
+    @field_validator("weights")
+    @classmethod
+    def _none_by_name(cls, value: str | None) -> str | None:
+        # People write `weights: none`; YAML's null is `null`.
+        return None if value is not None and value.lower() in ("none", "") else value
+
+
+class TriggerDetectorConfig(Section):
+    """Features of single frames to one logit for each trigger class."""
+
+    hidden_dims: list[Count] = Field(default_factory=lambda: [256])
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    num_classes: Count | None = None
+    threshold: Threshold = 0.5
+    candidate_threshold: Probability = 0.1
+
+
+class TimeAwareEncoderConfig(Section):
+    """Features over time to one logit for each trigger class and frame."""
+
+    type: str = "transformer"
+    hidden_dim: Count = 256
+    num_layers: Count = 2
+    num_heads: Count = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    causal: bool = False
+    window_size: Annotated[int, Field(ge=2)] | None = None
+
+
+class LlmConfig(Section):
+    """Who words an event."""
+
+    describer: str = "template"
+
+
+class ModelConfig(Section):
+    """The trigger model: what `VideoTriggerModel.from_config` builds."""
+
+    labels: list[str] | None = None
+    visual_encoder: VisualEncoderConfig = Field(default_factory=VisualEncoderConfig)
+    trigger_detector: TriggerDetectorConfig = Field(default_factory=TriggerDetectorConfig)
+    time_aware_encoder: TimeAwareEncoderConfig = Field(default_factory=TimeAwareEncoderConfig)
+    llm: LlmConfig = Field(default_factory=LlmConfig)
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is not None and (not labels or len(set(labels)) != len(labels)):
+            raise ValueError(f"must name each class once, got {labels}")
+        return labels
+
+    @model_validator(mode="after")
+    def _one_number_of_classes(self) -> Self:
+        num_classes = self.trigger_detector.num_classes
+        if self.labels is not None and num_classes not in (None, len(self.labels)):
+            raise ValueError(
+                f"trigger_detector.num_classes is {num_classes} but labels names "
+                f"{len(self.labels)}: {self.labels}; leave num_classes null"
+            )
+        return self
+
+    def class_labels(self) -> list[str]:
+        """The K class names; ``class_0`` and so on where only their number is known.
+
+        Raises:
+            ValueError: Neither ``labels`` nor ``trigger_detector.num_classes`` is set.
+        """
+        if self.labels is not None:
+            return list(self.labels)
+        if self.trigger_detector.num_classes is None:
+            raise ValueError(
+                "the model needs its classes: set model.labels, or "
+                "model.trigger_detector.num_classes"
+            )
+        return [f"class_{index}" for index in range(self.trigger_detector.num_classes)]
+
+
+class EventsConfig(Section):
+    """How scores become events (`utils.events.WindowBuilder`)."""
+
+    hysteresis_ratio: Threshold = 0.6
+    min_duration_seconds: Seconds = 0.0
+    merge_gap_seconds: Seconds = 0.5
+    cooldown_seconds: Seconds = 0.0
+    context_seconds: Seconds = 2.0
+
+
+class LossConfig(Section):
+    """What training minimises: the loss of the trigger head plus that of the temporal encoder."""
+
+    type: str = "bce"
+    positive_weight: Positive | Literal["auto"] | None = None
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    focal_alpha: Probability = 0.25
+    trigger_weight: Annotated[float, Field(ge=0)] = 1.0
+    temporal_weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+class AugmentationConfig(Section):
+    """Random changes of training clips, the same for all frames of a clip."""
+
+    enabled: bool = True
+    horizontal_flip: Probability = 0.5
+    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.8
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.2
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    cached_copies: Annotated[int, Field(ge=0)] = 0
+
+
+class LearningRatesConfig(Section):
+    """Learning rates of single components; null takes ``training.learning_rate``."""
+
+    visual_backbone: Positive | None = None
+    trigger_detector: Positive | None = None
+    time_aware_encoder: Positive | None = None
+
+
+class TrainingConfig(Section):
+    """The training run."""
+
+    batch_size: Count = 8
+    num_epochs: Count = 50
+    clips_per_epoch: Count | None = None
+    event_fraction: Probability = 0.5
+    learning_rate: Positive = 1e-4
+    learning_rates: LearningRatesConfig = Field(default_factory=LearningRatesConfig)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    gradient_accumulation_steps: Count = 1
+    max_gradient_norm: Positive | None = 1.0
+    use_mixed_precision: bool = True
+    mixed_precision_dtype: Literal["auto", "bf16", "fp16"] = "auto"
+    use_gradient_checkpointing: bool = False
+    cache_features: bool = False
+    loss: LossConfig = Field(default_factory=LossConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    save_every: Count = 1
+    validate_every: Count = 1
+    checkpoint_dir: str = "checkpoints"
+    log_dir: str = "logs"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class FreezingConfig(Section):
+    """Components whose weights and batch-norm statistics stay as they are."""
+
+    visual_backbone: bool = False
+    trigger_detector: bool = False
+    time_aware_encoder: bool = False
+    llm_base: Literal[True] = True
+
+
+class InferenceConfig(Section):
+    """How `inference.py` runs a checkpoint."""
+
+    batch_size: Count = 16
+    save_scores: bool = False
+    thumbnails: bool = True
+    thumbnail_size: Annotated[int, Field(ge=16)] = 320
+
+
+class Config(Section):
+    """All sections."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    events: EventsConfig = Field(default_factory=EventsConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    freezing: FreezingConfig = Field(default_factory=FreezingConfig)
+    inference: InferenceConfig = Field(default_factory=InferenceConfig)
+
+    @model_validator(mode="after")
+    def _cached_features_need_a_frozen_backbone(self) -> Self:
+        if self.training.cache_features and not self.freezing.visual_backbone:
+            raise ValueError(
+                "training.cache_features needs freezing.visual_backbone: true; features of a "
+                "backbone that learns would be stale after one step"
+            )
+        if self.training.cache_features and self.data.cache_dir is None:
+            raise ValueError("training.cache_features needs data.cache_dir, which is null")
+        return self
+
+    def to_plain(self) -> dict[str, Any]:
+        """Nested plain containers, as checkpoints and reports hold them."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Data: annotations, caches, clips and the synthetic data set."""

@@ -1,0 +1,329 @@
+"""Synthetic data sets as files: H.264 videos and one annotation file for each split.
+
+Last room of the synthetic data set. Files are written aside and renamed, the annotation file last:
+a folder with an ``annotations.json`` is whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.data.annotations import (
+    AnnotatedEvent,
+    AnnotationSet,
+    VideoAnnotation,
+    load_annotations,
+    save_annotations,
+)
+from utils.data.synthetic.author import write_script
+from utils.data.synthetic.camera import Camera
+from utils.data.synthetic.renderer import Renderer
+from utils.data.synthetic.script import LABELS, SceneScript
+from utils.errors import AnnotationError, UsageError
+
+SPLITS = ("train", "val", "test")
+ANNOTATIONS_NAME = "annotations.json"
+VIDEOS_PER_CAMERA = 2
+_MIN_WIDTH, _MIN_HEIGHT = 64, 36
+_MAX_SIDE = 4096
+_SEED_FIELD = "synthetic_seed"
+"""Field of each video in the annotation file; marks a file as ours when it is to be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings:
+    """What to make.
+
+    Attributes:
+        num_videos: Videos in each split, out of `SPLITS`; splits with none are left out.
+        duration: Seconds of each video, rounded to whole frames.
+        seed: Everything drawn by lot follows from it.
+        fps: Frames a second.
+        width: Pixels, even.
+        height: Pixels, even.
+        events_per_minute: Over all labels; the mean of a split, exact to one event. A rate under
+            one event a video leaves videos without any.
+        distractors_per_minute: See `author.write_script`.
+        labels: See `author.write_script`.
+    """
+
+    num_videos: Mapping[str, int]
+    duration: float = 20.0
+    seed: int = 0
+    fps: float = 12.5
+    width: int = 256
+    height: int = 144
+    events_per_minute: float = 12.0
+    distractors_per_minute: float = 9.0
+    labels: Sequence[str] = field(default=LABELS)
+
+    def __post_init__(self) -> None:
+        for split, count in self.num_videos.items():
+            if split not in SPLITS:
+                raise UsageError(f"unknown split '{split}'; known: {', '.join(SPLITS)}")
+            if count < 0:
+                raise UsageError(f"the number of {split} videos cannot be negative, got {count}")
+        if not any(self.num_videos.values()):
+            raise UsageError("no videos were asked for; give at least one split a positive number")
+        if self.seed < 0:
+            raise UsageError(f"seed cannot be negative, got {self.seed}")
+        if not 1 <= self.fps <= 120:
+            raise UsageError(f"fps must be between 1 and 120, got {self.fps:g}")
+        if not (math.isfinite(self.duration) and self.duration * self.fps >= 1):
+            raise UsageError(f"duration must be at least one frame, got {self.duration:g} s")
+        if (
+            self.width % 2
+            or self.height % 2
+            or not _MIN_WIDTH <= self.width <= _MAX_SIDE
+            or not _MIN_HEIGHT <= self.height <= _MAX_SIDE
+        ):
+            raise UsageError(
+                f"size must be even numbers from {_MIN_WIDTH}x{_MIN_HEIGHT} to "
+                f"{_MAX_SIDE}x{_MAX_SIDE}, got {self.width}x{self.height}"
+            )
+        if not (math.isfinite(self.events_per_minute) and self.events_per_minute >= 0):
+            raise UsageError(f"the rate of events cannot be negative, got {self.events_per_minute}")
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, as the container stores it."""
+        return Fraction(self.fps).limit_denominator(1001)
+
+    @property
+    def num_frames(self) -> int:
+        """Of each video."""
+        return max(1, round(self.duration * self.rate))
+
+    @property
+    def total_frames(self) -> int:
+        """Of all videos."""
+        return self.num_frames * sum(self.num_videos.values())
+
+    def num_events(self, index: int) -> int:
+        """Events in the ``index``-th video of a split; cumulative rounding keeps its rate."""
+        per_video = Fraction(self.events_per_minute) * self.num_frames / self.rate / 60
+        half = Fraction(1, 2)
+        return math.floor(per_video * (index + 1) + half) - math.floor(per_video * index + half)
+
+    def script(self, split: str, index: int) -> SceneScript:
+        """The script of the ``index``-th video of ``split``.
+
+        Raises:
+            UsageError: So many events do not fit.
+        """
+        camera = Camera.draw_by_lot(
+            seed=self.seed,
+            number=index // VIDEOS_PER_CAMERA,
+            town=split,
+            width=self.width,
+            height=self.height,
+        )
+        return write_script(
+            camera,
+            key=(self.seed, 2, SPLITS.index(split), index),
+            duration=float(self.num_frames / self.rate),
+            num_events=self.num_events(index),
+            distractors_per_minute=self.distractors_per_minute,
+            labels=self.labels,
+            first_incident=index,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What was written for one split.
+
+    Attributes:
+        split: Its name.
+        annotations_path: The annotation file.
+        num_videos: Videos beside it.
+        duration_seconds: Of all of them.
+        num_events: Events by label, labels without any included.
+        conducts: What the vehicles do, and how many do so.
+    """
+
+    split: str
+    annotations_path: Path
+    num_videos: int
+    duration_seconds: float
+    num_events: Mapping[str, int]
+    conducts: Mapping[str, int]
+
+
+def write_dataset(
+    output: str | os.PathLike[str],
+    settings: SyntheticSettings,
+    *,
+    overwrite: bool = False,
+    on_frame: Callable[[], object] = lambda: None,
+) -> list[SplitSummary]:
+    """Write ``output/{train,val,test}/video_NNN.mp4`` and their ``annotations.json``.
+
+    Args:
+        output: Folder; made where it is missing.
+        settings: What to make.
+        overwrite: Replace the files of an earlier run, and remove videos of it that this run has no
+            counterpart for. Files that no earlier run wrote are never touched.
+        on_frame: Called after each frame, for a progress bar.
+
+    Raises:
+        UsageError: There are files in the way, the folder cannot be written, or the events do not
+            fit; in the last case nothing is written.
+    """
+    output = Path(output)
+    splits = [split for split in SPLITS if settings.num_videos.get(split, 0)]
+    scripts = {
+        split: [settings.script(split, index) for index in range(settings.num_videos[split])]
+        for split in splits
+    }
+    for split in splits:
+        _clear_the_way(output / split, len(scripts[split]), overwrite=overwrite)
+    try:
+        return [
+            _write_split(output / split, split, scripts[split], settings, on_frame)
+            for split in splits
+        ]
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error}") from error
+
+
+def encode_video(
+    frames: Iterable[NDArray[np.uint8]], path: str | os.PathLike[str], *, rate: Fraction
+) -> None:
+    """Encode RGB frames as H.264 in MP4; equal frames give equal bytes.
+
+    Args:
+        frames: At least one, each ``(H, W, 3)`` with even sides.
+        path: Replaced in one step when the video is whole.
+        rate: Frames a second.
+    """
+    import av
+
+    path = Path(path)
+    # Hidden and with an ending of its own: a run that is killed leaves nothing that looks like a
+    # video.
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with av.open(
+            os.fspath(aside), "w", format="mp4", container_options={"fflags": "+bitexact"}
+        ) as container:
+            stream = None
+            for pixels in frames:
+                if stream is None:
+                    # One thread: x264 splits the picture among several, which changes the bytes.
+                    stream = container.add_stream(
+                        "libx264",
+                        rate=rate,
+                        options={"preset": "veryfast", "crf": "20", "threads": "1"},
+                    )
+                    stream.height, stream.width = pixels.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                    stream.gop_size = max(1, round(2 * rate))
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                container.mux(stream.encode(frame))
+            if stream is None:
+                raise ValueError("a video needs at least one frame")
+            container.mux(stream.encode())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    scripts: Sequence[SceneScript],
+    settings: SyntheticSettings,
+    on_frame: Callable[[], object],
+) -> SplitSummary:
+    folder.mkdir(parents=True, exist_ok=True)
+    videos = []
+    for index, script in enumerate(scripts):
+        path = folder / _video_name(index)
+        renderer = Renderer(script, fps=float(settings.rate))
+        encode_video(_counted(renderer.frames(), on_frame), path, rate=settings.rate)
+        videos.append(_annotation(script, path, settings))
+    annotations_path = folder / ANNOTATIONS_NAME
+    save_annotations(
+        AnnotationSet(labels=tuple(settings.labels), videos=tuple(videos)), annotations_path
+    )
+    counts = Counter(event.label for script in scripts for event in script.events)
+    return SplitSummary(
+        split=split,
+        annotations_path=annotations_path,
+        num_videos=len(scripts),
+        duration_seconds=sum(script.duration for script in scripts),
+        num_events={label: counts[label] for label in settings.labels},
+        conducts=Counter(vehicle.conduct for script in scripts for vehicle in script.vehicles),
+    )
+
+
+def _counted(
+    frames: Iterable[NDArray[np.uint8]], on_frame: Callable[[], object]
+) -> Iterator[NDArray[np.uint8]]:
+    for frame in frames:
+        yield frame
+        on_frame()
+
+
+def _annotation(script: SceneScript, path: Path, settings: SyntheticSettings) -> VideoAnnotation:
+    return VideoAnnotation(
+        video=path.name,
+        path=path,
+        duration=round(script.duration, 6),
+        fps=float(settings.rate),
+        group=script.camera.name,
+        events=tuple(
+            AnnotatedEvent(label=event.label, start=round(event.start, 3), end=round(event.end, 3))
+            for event in script.events
+        ),
+        extra={_SEED_FIELD: settings.seed},
+    )
+
+
+def _clear_the_way(folder: Path, num_videos: int, *, overwrite: bool) -> None:
+    """Refuse to replace what is there, or remove what an earlier run left, annotations first."""
+    annotations_path = folder / ANNOTATIONS_NAME
+    names = [_video_name(index) for index in range(num_videos)]
+    taken = [
+        path for path in (annotations_path, *(folder / name for name in names)) if path.exists()
+    ]
+    if not taken:
+        return
+    if not overwrite:
+        raise UsageError(f"{taken[0]} exists already; choose another --output, or add --overwrite")
+    if not annotations_path.exists():
+        # An interrupted run: its videos are replaced one by one.
+        return
+    try:
+        earlier = load_annotations(annotations_path).videos
+    except AnnotationError as error:
+        raise UsageError(
+            f"{annotations_path} was not written by this command and is not replaced ({error}); "
+            "choose another --output"
+        ) from error
+    if not all(_SEED_FIELD in video.extra for video in earlier):
+        raise UsageError(
+            f"{annotations_path} was not written by this command and is not replaced; "
+            "choose another --output"
+        )
+    # From here on the folder is not whole, and must not look so.
+    annotations_path.unlink()
+    for video in earlier:
+        # A name from a file is trusted only as far as it is one that this module gives.
+        if video.video not in names and re.fullmatch(r"video_\d{3,}\.mp4", video.video):
+            (folder / video.video).unlink(missing_ok=True)
+
+
+def _video_name(index: int) -> str:
+    return f"video_{index:03d}.mp4"

@@ -1,0 +1,255 @@
+"""`VideoInputs`: what a model reads of one annotated video, and the two ways to get it from disk.
+
+`load_frames` decodes once and caches the processed frames; `load_features` runs them through a frozen
+backbone once and caches what comes out, so that training touches neither decoder nor backbone again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from utils.config.schema import DataConfig
+from utils.data.annotations import AnnotatedEvent, VideoAnnotation, frame_targets
+from utils.data.array_cache import ArrayCache, CacheEntry, file_hash
+from utils.errors import EmptyVideoError
+from utils.video.processor import VideoProcessor
+from utils.video.sampler import FrameSampler, SampledFrame
+from utils.video.source import VideoSource
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_FRAMES = 16
+_ENTRY_VERSION = 1
+"""Part of every key: raised whenever the same settings would give other pixels."""
+
+_Time = tuple[float, int]
+"""Timestamp in seconds and frame_index of one sample."""
+
+EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
+"""``(frames (T, C, S, S) uint8, number of the augmented copy) -> backbone features (T, R)``; copy 0 is plain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInputs:
+    """One video as arrays.
+
+    Attributes:
+        video: Its name in the annotations.
+        inputs: Frames ``(T, C, S, S)`` uint8, or backbone features ``(T, R)`` float32.
+        copies: Augmented copies of ``inputs``; empty for frames, which are augmented on the fly.
+        timestamps: ``(T,)`` float64 seconds.
+        frame_indices: ``(T,)`` int64 positions in the source.
+        targets: ``(T, K)`` float32, 0 or 1.
+        events: The ground truth.
+        group: As annotated.
+    """
+
+    video: str
+    inputs: NDArray[Any]
+    copies: tuple[NDArray[Any], ...]
+    timestamps: NDArray[np.float64]
+    frame_indices: NDArray[np.int64]
+    targets: NDArray[np.float32]
+    events: tuple[AnnotatedEvent, ...]
+    group: str | None
+
+    def __post_init__(self) -> None:
+        lengths = {
+            len(array)
+            for array in (
+                self.inputs,
+                *self.copies,
+                self.timestamps,
+                self.frame_indices,
+                self.targets,
+            )
+        }
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"{self.video}: arrays of {sorted(lengths)} frames")
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+
+class VideoInputsLoader:
+    """Makes `VideoInputs`, through the cache where there is one.
+
+    Args:
+        config: Sampling, preprocessing and cache folder.
+        labels: K class names, in the model's order.
+        neighbor_offsets_seconds: What the encoder's motion images want; see `FrameSampler`.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        labels: Sequence[str],
+        *,
+        neighbor_offsets_seconds: Sequence[float] = (),
+    ) -> None:
+        self._config = config
+        self._labels = tuple(labels)
+        self._offsets = tuple(neighbor_offsets_seconds)
+        self._sampler = FrameSampler(
+            config.frame_sampling_rate,
+            max_frames=config.max_frames,
+            neighbor_offsets_seconds=self._offsets,
+            decoder=config.decoder,
+        )
+        self._processor = VideoProcessor(config.image_size, resize_mode=config.resize_mode)
+        self._cache = None if config.cache_dir is None else ArrayCache(config.cache_dir)
+
+    def load_frames(self, video: VideoAnnotation) -> VideoInputs:
+        """Processed frames of ``video``; in memory where there is no cache.
+
+        Raises:
+            VideoError: The video cannot be used.
+        """
+        if self._cache is None:
+            chunks = list(self._chunks(video))
+            return self._inputs(
+                video,
+                np.concatenate([frames.numpy() for frames, _ in chunks]),
+                [time for _, times in chunks for time in times],
+            )
+        key = {**self._key(video), "content": "frames"}
+        entry = self._cache.get(key)
+        if entry is None:
+            with self._cache.create(key) as writer:
+                times: list[_Time] = []
+                for frames, chunk_times in self._chunks(video):
+                    writer.append(frames.numpy())
+                    times += chunk_times
+                writer.side.update(_side_arrays(times))
+            entry = self._cache.get(key)
+            assert entry is not None, "an entry that was just written is there"
+        return self._from_entry(video, entry, entry.data, ())
+
+    def load_features(
+        self, video: VideoAnnotation, encode: EncodeChunk, *, encoder_key: str, num_copies: int = 0
+    ) -> VideoInputs:
+        """Backbone features of ``video``, and of ``num_copies`` augmented copies of it.
+
+        Args:
+            video: Which.
+            encode: Runs one chunk of frames through the frozen backbone.
+            encoder_key: Changes whenever ``encode`` would give other features.
+            num_copies: Augmented copies beside the plain one.
+
+        Raises:
+            VideoError: The video cannot be used.
+        """
+        assert self._cache is not None, "the config holds that cached features have a cache_dir"
+        key = {
+            **self._key(video),
+            "content": "features",
+            "encoder": encoder_key,
+            "num_copies": num_copies,
+        }
+        entry = self._cache.get(key)
+        if entry is None:
+            with self._cache.create(key) as writer:
+                times: list[_Time] = []
+                for frames, chunk_times in self._chunks(video):
+                    copies = [encode(frames, copy) for copy in range(num_copies + 1)]
+                    writer.append(np.stack(copies, axis=1))
+                    times += chunk_times
+                writer.side.update(_side_arrays(times))
+            entry = self._cache.get(key)
+            assert entry is not None, "an entry that was just written is there"
+        return self._from_entry(
+            video,
+            entry,
+            entry.data[:, 0],
+            tuple(entry.data[:, copy] for copy in range(1, num_copies + 1)),
+        )
+
+    def _key(self, video: VideoAnnotation) -> dict[str, Any]:
+        config = self._config
+        # Opening first gives a missing or odd file its own error.
+        with VideoSource.open(video.path, decoder=config.decoder):
+            content = file_hash(video.path)
+        return {
+            "version": _ENTRY_VERSION,
+            "video": content,
+            "fps": config.frame_sampling_rate,
+            "max_frames": config.max_frames,
+            "neighbor_offsets_seconds": list(self._offsets),
+            "decoder": config.decoder,
+            "image_size": config.image_size,
+            "resize_mode": config.resize_mode,
+        }
+
+    def _chunks(
+        self, video: VideoAnnotation
+    ) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
+        with VideoSource.open(video.path, decoder=self._config.decoder) as source:
+            samples = self._sampler.stream(source)
+            is_empty = True
+            while chunk := list(itertools.islice(samples, _CHUNK_FRAMES)):
+                is_empty = False
+                times = [(sample.timestamp, sample.frame_index) for sample in chunk]
+                yield self._processor.process_uint8(stack_samples(chunk)), times
+            if is_empty:
+                raise EmptyVideoError(video.path, "no frame could be sampled")
+            if source.loss:
+                logger.warning("%s: %s", video.path, "; ".join(source.loss.notes))
+
+    def _from_entry(
+        self,
+        video: VideoAnnotation,
+        entry: CacheEntry,
+        inputs: NDArray[Any],
+        copies: tuple[NDArray[Any], ...],
+    ) -> VideoInputs:
+        timestamps = entry.side["timestamps"]
+        return VideoInputs(
+            video=video.video,
+            inputs=inputs,
+            copies=copies,
+            timestamps=timestamps,
+            frame_indices=entry.side["frame_indices"],
+            targets=self._targets(video, timestamps),
+            events=video.events,
+            group=video.group,
+        )
+
+    def _inputs(
+        self, video: VideoAnnotation, frames: NDArray[np.uint8], times: Sequence[_Time]
+    ) -> VideoInputs:
+        entry = CacheEntry(data=frames, side=_side_arrays(times))
+        return self._from_entry(video, entry, frames, ())
+
+    def _targets(
+        self, video: VideoAnnotation, timestamps: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        return frame_targets(
+            video.events,
+            self._labels,
+            timestamps,
+            point_radius_seconds=self._config.point_radius_seconds,
+        )
+
+
+def stack_samples(samples: Sequence[SampledFrame]) -> NDArray[np.uint8]:
+    """``(T, H, W, 3)``, or with neighbours ``(T, 1 + 2S, H, W, 3)``, as `VideoProcessor` takes them."""
+    if not samples[0].neighbors:
+        return np.stack([sample.image for sample in samples])
+    return np.stack([np.stack((sample.image, *sample.neighbors)) for sample in samples])
+
+
+def _side_arrays(times: Sequence[_Time]) -> dict[str, NDArray[Any]]:
+    return {
+        "timestamps": np.array([timestamp for timestamp, _ in times], np.float64),
+        "frame_indices": np.array([frame_index for _, frame_index in times], np.int64),
+    }

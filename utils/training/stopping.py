@@ -1,0 +1,57 @@
+"""`StopSignal`: Ctrl-C and SIGTERM ask a long job to stop at its next safe place."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+logger = logging.getLogger(__name__)
+
+
+class StopSignal:
+    """A context manager; inside it the first signal is remembered, a second acts as usual.
+
+    Attributes:
+        received: The signal, or None so far.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for a command that the signal ended; 0 where none came."""
+        return 0 if self.received is None else 128 + self.received.value
+
+    def __enter__(self) -> Self:
+        # Python delivers signals to the main thread alone, and lets only it install handlers.
+        if threading.current_thread() is threading.main_thread():
+            for number in self._SIGNALS:
+                self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+        logger.warning(
+            "%s: finishing this step and saving; again to stop at once", self.received.name
+        )
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous.clear()
