@@ -1,4 +1,4 @@
-"""Run a trained checkpoint over videos: events as JSON, a timeline picture, and what to read on screen."""
+"""Run a trained checkpoint over videos: events as JSON, a timeline picture, a list on screen."""
 
 from __future__ import annotations
 

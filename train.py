@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 
 from utils import cli
 
@@ -38,15 +37,10 @@ def main(arguments: argparse.Namespace) -> int:
 
     device = resolve_device(arguments.device)
     resume = None if arguments.resume is None else resume_path(arguments.resume, config)
-    trainer = build_trainer(config, device)
-    if resume is not None:
-        trainer.resume(resume)
-    result = trainer.fit()
+    result = build_trainer(config, device, resume_from=resume).fit()
     progress = result.progress
     if result.exit_code:
-        logger.warning(
-            "stopped after update %d; go on with: --resume latest", progress.global_step
-        )
+        logger.warning("stopped after update %d; go on with: --resume latest", progress.global_step)
     elif result.best_path is not None:
         print(f"best: {result.best_path} (validation frame AP {progress.best_metric:.4f})")
     print(f"checkpoint: {result.checkpoint_path}")

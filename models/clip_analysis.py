@@ -1,7 +1,7 @@
 """`analyse_clip`: the cascade's stages over one short clip in memory, for the Python API.
 
-The same `ScoreStream` and `WindowBuilder` as `pipeline.cascade` with the default rules of the config's
-section ``events``, so a clip gives what a file with these frames gives.
+The same `ScoreStream` and `WindowBuilder` as `pipeline.cascade` with the default rules of the
+config's section ``events``, so a clip gives what a file with these frames gives.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def _check(
             else ""
         )
         raise UsageError(
-            f"frames must be one clip, (T, {channels}, H, W), as VideoProcessor.process_frames gives "
-            f"it; got {tuple(frames.shape)}{remedy}"
+            f"frames must be one clip, (T, {channels}, H, W), as VideoProcessor.process_frames "
+            f"gives it; got {tuple(frames.shape)}{remedy}"
         )
     if not frames.is_floating_point():
         raise UsageError(f"frames must be floats in [0, 1], got {frames.dtype}")
@@ -106,7 +106,8 @@ def _check(
         return times
     if timestamps.shape != (len(frames),):
         raise UsageError(
-            f"timestamps must be ({len(frames)},), one for each frame; got {tuple(timestamps.shape)}"
+            f"timestamps must be ({len(frames)},), one for each frame; "
+            f"got {tuple(timestamps.shape)}"
         )
     times = timestamps.detach().double().cpu().numpy()
     if not np.isfinite(times).all() or times[0] < 0 or not (np.diff(times) > 0).all():

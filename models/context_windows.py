@@ -1,8 +1,8 @@
-"""`ContextWindows`: the temporal encoder over a stream of any length, in overlapping windows on a fixed grid.
+"""`ContextWindows`: the temporal encoder over a stream, in overlapping windows on a fixed grid.
 
-Windows of W frames start at every W/2-th sampled frame, counted from the start of the stream, never from
-where a chunk begins; each frame is scored by the one window in which it has the most context. So the
-scores are the same however the stream is cut into chunks, and each frame is encoded once.
+Windows of W frames start at every W/2-th sampled frame, counted from the start of the stream, never
+from where a chunk begins; each frame is scored by the one window in which it has the most context.
+So the scores are the same however the stream is cut into chunks, and each frame is encoded once.
 
 Arrays in, arrays out: the windows are the same whichever engine runs the temporal encoder.
 """
@@ -23,9 +23,9 @@ Contextualize = Callable[[FloatArray, NDArray[np.float64], NDArray[np.bool_]], F
 class ContextWindows:
     """Scores a stream of features; holds at most about two windows of it.
 
-    A bidirectional encoder scores the middle half of each window (the first window from its start, the
-    last to its end). A causal one scores the last half, and as soon as a frame is there: what comes
-    later in the window cannot change it.
+    A bidirectional encoder scores the middle half of each window (the first window from its start,
+    the last to its end). A causal one scores the last half, and as soon as a frame is there: what
+    comes later in the window cannot change it.
 
     Args:
         contextualize: The temporal encoder.
@@ -71,12 +71,12 @@ class ContextWindows:
         Args:
             features: ``(N, D)``.
             timestamps: ``(N,)`` seconds.
-            wanted: ``(N,)`` bool, frames whose score is asked for; by default all. A window is run only
-                where it would score a wanted frame.
+            wanted: ``(N,)`` bool, frames whose score is asked for; by default all. A
+                window is run only where it would score a wanted frame.
 
         Returns:
-            For each frame from the last one answered on, in order: logits ``(K,)``, or None where the
-            score was not wanted.
+            For each frame from the last one answered on, in order: logits ``(K,)``, or None where
+            the score was not wanted.
         """
         if len(features) == 0:
             return []
@@ -105,7 +105,7 @@ class ContextWindows:
         return scored
 
     def _next_job(self) -> tuple[int, int, int, int] | None:
-        """``(window start, window end, first frame to score, end of those)``, or None: wait for more."""
+        """``(window start, window end, first frame to score, end of those)``; None: wait."""
         size, stride = self._window_size, self._stride
         first = self._num_scored
         # Frames that the window with the number n scores end at `n * stride + tail`.
@@ -135,7 +135,8 @@ class ContextWindows:
     def _run_batch(
         self, jobs: list[tuple[int, int, int, int]], logits: dict[int, FloatArray]
     ) -> None:
-        assert self._features is not None and self._timestamps is not None
+        assert self._features is not None
+        assert self._timestamps is not None
         slices = [slice(start - self._first, end - self._first) for start, end, _, _ in jobs]
         features = np.stack([self._features[part] for part in slices])
         timestamps = np.stack([self._timestamps[part] for part in slices])
@@ -146,7 +147,8 @@ class ContextWindows:
 
     def _forget(self) -> None:
         """Drop what no later window can reach."""
-        assert self._features is not None and self._timestamps is not None
+        assert self._features is not None
+        assert self._timestamps is not None
         keep = max(0, min(self._num_scored, self._length) - self._window_size)
         drop = keep - self._first
         if drop > 0:

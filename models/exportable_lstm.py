@@ -1,7 +1,7 @@
 """An LSTM whose exported graph takes sequences of any length.
 
-`torch.export` unrolls `nn.LSTM` to the length of its example. While exporting, the same weights go through
-a scan instead; otherwise through the fused kernel.
+`torch.export` unrolls `nn.LSTM` to the length of its example. While exporting, the same weights go
+through a scan instead; otherwise through the fused kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class ExportableLstm(nn.LSTM):
     def outputs(self, inputs: Tensor) -> Tensor:
         """``(B, T, width)``: the last layer's hidden state after each frame."""
         if not torch.compiler.is_exporting():
-            return self(inputs)[0]
+            outputs: Tensor = self(inputs)[0]
+            return outputs
         # An inference graph: the dropout between layers is silent.
         for layer in range(self.num_layers):
             inputs = self._scan_layer(inputs, layer)
@@ -44,7 +45,9 @@ class ExportableLstm(nn.LSTM):
             inputs, weights["weight_ih"], weights["bias_ih"] + weights["bias_hh"]
         )
 
-        def step(state: tuple[Tensor, Tensor], gates: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        def step(
+            state: tuple[Tensor, Tensor], gates: Tensor
+        ) -> tuple[tuple[Tensor, Tensor], Tensor]:
             hidden, cell = state
             update, forget, candidate, output = (gates + hidden @ recurrent).chunk(4, dim=-1)
             cell = forget.sigmoid() * cell + update.sigmoid() * candidate.tanh()
@@ -56,5 +59,5 @@ class ExportableLstm(nn.LSTM):
             inputs.new_zeros(inputs.shape[0], self.hidden_size),
             inputs.new_zeros(inputs.shape[0], self.hidden_size),
         )
-        _, hidden = scan(step, start, from_input.transpose(0, 1))
+        hidden: Tensor = scan(step, start, from_input.transpose(0, 1))[1]
         return hidden.transpose(0, 1)

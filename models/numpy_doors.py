@@ -1,4 +1,4 @@
-"""`NumpyDoors`: the doors of a `VideoTriggerModel` as every inference engine has them, arrays in and out.
+"""`NumpyDoors`: the doors of a `VideoTriggerModel` as any engine has them, arrays in and out.
 
 `models.score_stream` joins doors to scores; an exported model has the same doors without torch.
 """

@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float32]
 
 
 class Doors(Protocol):
-    """What a `ScoreStream` needs of a model; `models.numpy_doors` has it for a `VideoTriggerModel`."""
+    """What a `ScoreStream` needs of a model; `NumpyDoors` has it for a `VideoTriggerModel`."""
 
     @property
     def window_size(self) -> int:
@@ -39,7 +39,7 @@ class Doors(Protocol):
     def encode_and_trigger(
         self, pixels: FloatArray, state: Any
     ) -> tuple[FloatArray, FloatArray, Any]:
-        """``(T, C, H, W)`` and the state (None at first) to ``(T, D)``, logits ``(T, K)``, new state."""
+        """``(T, C, H, W)``, state (None at first) to ``(T, D)``, logits ``(T, K)``, new state."""
 
     def contextualize(
         self, features: FloatArray, timestamps: NDArray[np.float64], valid: NDArray[np.bool_]
@@ -69,7 +69,7 @@ class _Frame:
 
 
 class ScoreStream:
-    """Scores a stream of frames; holds the frames of ``context_seconds`` and about two windows, as features.
+    """Scores a stream of frames; holds those of ``context_seconds`` and about two windows.
 
     How the frames are grouped into calls changes nothing.
 

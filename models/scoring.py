@@ -37,8 +37,8 @@ def score_sequence(
 
     Args:
         model: In evaluation mode.
-        read: ``(start, end)`` to those frames ``(N, C, H, W)`` in [0, 1] or backbone features ``(N, R)``, on
-            the model's device.
+        read: ``(start, end)`` to those frames ``(N, C, H, W)`` in [0, 1] or backbone features ``(N,
+            R)``, on the model's device.
         timestamps: ``(T,)`` seconds.
         batch_size: Frames at once.
     """
@@ -49,9 +49,7 @@ def score_sequence(
         end = min(start + batch_size, len(timestamps))
         inputs = read(start, end)[None]
         is_features = inputs.dim() == 3
-        features = (
-            model.visual_encoder.project(inputs) if is_features else model.encode(inputs)[0]
-        )
+        features = model.visual_encoder.project(inputs) if is_features else model.encode(inputs)[0]
         trigger.append(model.trigger(features)[0])
         temporal += windows.push(features[0].float().cpu().numpy(), timestamps[start:end])
     temporal += windows.flush()

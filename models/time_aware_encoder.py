@@ -1,7 +1,8 @@
-"""`TimeAwareEncoder`: features over time to logits that know what came before (and, if not causal, after).
+"""`TimeAwareEncoder`: features to logits that know what came before and, unless causal, after.
 
-Third room of the cascade. Positions come from timestamps in seconds, not from indices, so that a model
-trained at one sampling rate still reads time right where frames are missing or the rate differs.
+Third room of the cascade. Positions come from timestamps in seconds, not from indices, so that a
+model trained at one sampling rate still reads time right where frames are missing or the rate
+differs.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def build_time_aware_encoder(
 class TransformerEncoder(nn.Module):
     """Pre-norm transformer whose attention sees differences of timestamps (rotary positions).
 
-    Rotary position embedding (Su et al., 2021, arXiv:2104.09864) with angles from seconds: the score
-    of a pair of frames depends on ``t_i - t_j`` alone, so a window scores the same wherever it lies.
+    Rotary position embedding (Su et al., 2021, arXiv:2104.09864) with angles from seconds: the
+    score of a pair of frames depends on ``t_i - t_j`` alone, so a window scores the same wherever
+    it lies.
 
     Args:
         config: ``model.time_aware_encoder``.
@@ -133,8 +135,8 @@ class _Block(nn.Module):
             -1, (3, self.num_heads, -1)
         )
         query, key, value = heads.permute(2, 0, 3, 1, 4)
-        # From the first frame on, in float32: hours as float32 seconds times 12 rad/s lose the frame,
-        # and bfloat16 loses it within a minute.
+        # From the first frame on, in float32: hours as float32 seconds times 12 rad/s lose the
+        # frame, and bfloat16 loses it within a minute.
         seconds = (timestamps - timestamps[:, :1]).float()
         with torch.autocast(hidden.device.type, enabled=False):
             angles = seconds[:, None, :, None] * self.inverse_periods.float()
@@ -186,8 +188,8 @@ class LstmEncoder(nn.Module):
 
     def forward(self, features: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
         """As `TransformerEncoder.forward`; here padding stands at the end of a row."""
-        # Rolled, so that the first frame wraps round to a negative step, which is cut to none.
-        steps = timestamps - timestamps.roll(1, dims=1)
+        # Nothing stands before the first frame. Cut at 0: padding may fall back to time 0.
+        steps = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
         # Logarithm: half a second more matters after one second, not after a minute.
         elapsed = steps.clamp(min=0).log1p().to(features.dtype) * valid
         hidden = self.dropout(self.input(torch.cat((features, elapsed[..., None]), dim=-1)))

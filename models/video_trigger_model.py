@@ -1,7 +1,7 @@
 """`VideoTriggerModel`: encoder, trigger head and temporal encoder in one module with three doors.
 
-``encode`` and ``trigger`` look at every sampled frame, ``contextualize`` at those near a candidate. A stream,
-a feature cache, an export and a describer that reads features all need the doors apart;
+``encode`` and ``trigger`` look at every sampled frame, ``contextualize`` at those near a candidate.
+A stream, a feature cache, an export and a describer that reads features all need the doors apart;
 ``forward`` goes through all three.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,8 +44,8 @@ class VideoTriggerModel(nn.Module):
 
     Args:
         config: Section ``model``; its labels or ``trigger_detector.num_classes`` must be set.
-        window_size: W, frames that the temporal encoder sees at once; ``time_aware_encoder.window_size``
-            wins over it.
+        window_size: W, frames that the temporal encoder sees at once;
+            ``time_aware_encoder.window_size`` wins over it.
 
     Raises:
         UsageError: The config does not say which classes there are, or its parts do not fit.
@@ -105,7 +104,8 @@ class VideoTriggerModel(nn.Module):
         """First door: frames to features.
 
         Args:
-            frames: ``(B, T, C, H, W)`` in [0, 1]; ``C = 9`` (frame, before, after) with motion images.
+            frames: ``(B, T, C, H, W)`` in [0, 1]; ``C = 9`` (frame, before, after) with motion
+                images.
             state: Of the chunk before, or None at the start of a stream and after a gap.
 
         Returns:
@@ -144,10 +144,22 @@ class VideoTriggerModel(nn.Module):
         if inputs.dim() == 3:
             features = self.visual_encoder.project(inputs)
         else:
-            features, _ = self.encode(inputs)
+            features = self._encode_valid(inputs, valid)
         return TriggerOutput(
             self.trigger(features), self.contextualize(features, timestamps, valid)
         )
+
+    def _encode_valid(self, frames: Tensor, valid: Tensor) -> Tensor:
+        """Features of the valid frames, zeros on padding.
+
+        Padding stays out of the backbone: black frames would count in its batch-norm statistics.
+        """
+        if valid.all():
+            return self.encode(frames)[0]
+        encoded = self.encode(frames[valid][None])[0][0]
+        features = encoded.new_zeros(*valid.shape, encoded.shape[-1])
+        features[valid] = encoded
+        return features
 
     @torch.inference_mode()
     def infer_triggered_analysis(
@@ -158,7 +170,7 @@ class VideoTriggerModel(nn.Module):
         trigger_threshold: float | None = None,
         batch_size: int = 16,
     ) -> dict[str, Any]:
-        """Events of one short clip that lies in memory; `pipeline.cascade` does videos of any length.
+        """Events of one short clip in memory; `pipeline.cascade` does videos of any length.
 
         Args:
             frames: ``(T, C, H, W)`` in [0, 1], as `VideoProcessor.process_frames` gives them.
@@ -167,9 +179,10 @@ class VideoTriggerModel(nn.Module):
             batch_size: Frames that are encoded at once.
 
         Returns:
-            ``num_frames_analyzed``, ``num_candidate_frames``, ``num_triggers_detected``, ``triggers`` (each
-            ``timestamp``, ``frame_index`` (position among ``frames``), ``trigger_confidence``, ``analysis``,
-            ``start``, ``end``, ``label``) and ``video_summary``: the keys of `inference.py`'s report.
+            ``num_frames_analyzed``, ``num_candidate_frames``, ``num_triggers_detected``,
+            ``triggers`` (each ``timestamp``, ``frame_index`` (position among ``frames``),
+            ``trigger_confidence``, ``analysis``, ``start``, ``end``, ``label``) and
+            ``video_summary``: the keys of `inference.py`'s report.
 
         Raises:
             UsageError: Shapes do not fit, times do not rise, or the threshold is not in (0, 1].
@@ -204,9 +217,8 @@ def resolve_model_config(config: Config, labels: tuple[str, ...]) -> Config:
     plain = config.to_plain()
     model = plain["model"]
     model["labels"] = model["labels"] or list(labels)
-    model["trigger_detector"]["num_classes"] = (
-        model["trigger_detector"]["num_classes"] or len(model["labels"])
-    )
+    detector = model["trigger_detector"]
+    detector["num_classes"] = detector["num_classes"] or len(model["labels"])
     temporal = model["time_aware_encoder"]
     temporal["window_size"] = temporal["window_size"] or config.data.clip_window_size
     return parse_config(plain)

@@ -31,9 +31,9 @@ class VisualEncoder(nn.Module):
     """Frames to features.
 
     The features of one frame are, in this order: the backbone's feature map pooled on a grid of
-    ``pool_grid`` x ``pool_grid``; with motion, that of the motion image through the same backbone; then
-    five plain statistics of the differences. A layer norm and a linear layer (``feature_dim``) follow;
-    these two learn even where the backbone is frozen.
+    ``pool_grid`` x ``pool_grid``; with motion, that of the motion image through the same backbone;
+    then five plain statistics of the differences. A layer norm and a linear layer (``feature_dim``)
+    follow; these two learn even where the backbone is frozen.
 
     Args:
         config: ``model.visual_encoder``; ``weights`` is not looked at: building is not loading.
@@ -56,7 +56,7 @@ class VisualEncoder(nn.Module):
                 "one vector a picture and no map; set it to 1"
             )
         # Convolutions on the CPU run about a fifth faster in this layout.
-        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(3, 1, 1), False)
         self.register_buffer("std", torch.tensor(self.backbone.std).view(3, 1, 1), False)
         map_dim = self.backbone.num_channels * config.pool_grid**2
@@ -111,7 +111,7 @@ class VisualEncoder(nn.Module):
             parts.append(self._pooled_maps(amplified))
             if self.config.motion.statistics:
                 parts.append(motion_statistics(motion))
-        return torch.cat(parts, dim=1).unflatten(0, (batch, length))
+        return torch.cat(parts, dim=1).reshape(batch, length, self.backbone_dim)
 
     def project(self, backbone_features: Tensor) -> Tensor:
         """Backbone features ``(B, T, backbone_dim)`` to features ``(B, T, D)``."""
@@ -129,7 +129,8 @@ class VisualEncoder(nn.Module):
                 else ""
             )
             raise ValueError(
-                f"this encoder takes frames (B, T, {wanted}, H, W), got {tuple(frames.shape)}{remedy}"
+                f"this encoder takes frames (B, T, {wanted}, H, W), got {tuple(frames.shape)}"
+                f"{remedy}"
             )
 
     def _pooled_maps(self, images: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ def motion_image(frames: Tensor) -> Tensor:
         the mean of the two.
     """
     luma = frames.new_tensor(_LUMA).view(1, 3, 1, 1)
-    grey, before, after = ((part * luma).sum(1) for part in frames.split(3, dim=1))
+    grey, before, after = ((part * luma).sum(1) for part in frames.chunk(3, dim=1))
     to_before, to_after = (grey - before).abs(), (grey - after).abs()
     return torch.stack((to_before, to_after, (to_before + to_after) / 2), dim=1)
 
@@ -192,9 +193,9 @@ def motion_statistics(motion: Tensor) -> Tensor:
         motion: `motion_image`, ``(N, 3, H, W)``.
 
     Returns:
-        ``(N, 5)`` in [0, 1]: mean difference to the frame before, to the frame after, standard deviation of
-        their mean over the picture, share of moving pixels, and the mean of the strongest cell of a
-        7x7 grid. Square roots are taken, since all five crowd near 0.
+        ``(N, 5)`` in [0, 1]: mean difference to the frame before, to the frame after, standard
+        deviation of their mean over the picture, share of moving pixels, and the mean of the
+        strongest cell of a 7x7 grid. Square roots are taken, since all five crowd near 0.
     """
     mean = motion[:, 2]
     cells = functional.adaptive_avg_pool2d(mean[:, None], 7).flatten(1)

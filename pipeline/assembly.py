@@ -1,8 +1,7 @@
-"""Builds the analysis that a command asks for: settings resolved, model loaded, describer picked."""
+"""Builds the analysis a command asks for: settings resolved, model loaded, describer picked."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from pipeline.scorers import SCORERS
 from pipeline.settings import log_differences, resolve_settings
 from utils.config import Config
 from utils.errors import UsageError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +53,10 @@ class Request:
         return describer
 
 
-def analysis_of_checkpoint(
+def cascade_of_checkpoint(
     request: Request, checkpoint: Path, *, device: str | None, strict: bool
-) -> Analysis:
-    """Videos through a trained checkpoint.
+) -> Cascade:
+    """The cascade that runs a trained checkpoint.
 
     Args:
         request: What was asked for.
@@ -81,7 +78,15 @@ def analysis_of_checkpoint(
     settings = request.settings(
         threshold=scorer.threshold, candidate_threshold=scorer.candidate_threshold
     )
-    return VideoAnalysis(Cascade(scorer, describer, settings), decoder=request.config.data.decoder)
+    return Cascade(scorer, describer, settings)
+
+
+def analysis_of_checkpoint(
+    request: Request, checkpoint: Path, *, device: str | None, strict: bool
+) -> Analysis:
+    """Videos through a trained checkpoint; arguments and errors as `cascade_of_checkpoint`."""
+    cascade = cascade_of_checkpoint(request, checkpoint, device=device, strict=strict)
+    return VideoAnalysis(cascade, decoder=request.config.data.decoder)
 
 
 def analysis_of_scores(request: Request, paths: Sequence[Path]) -> Analysis:

@@ -184,8 +184,9 @@ def analyse(
 ) -> AnalysisOutcome:
     """Run every input and write the report.
 
-    One video gives a flat report and its error is raised. Of many, those that fail have an ``error`` in
-    the report, which is written anew after each video with ``is_complete`` false until the last.
+    One video gives a flat report and its error is raised. Of many, those that fail have an
+    ``error`` in the report, which is written anew after each video with ``is_complete`` false until
+    the last.
 
     Args:
         analysis: What makes runs.

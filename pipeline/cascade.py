@@ -1,4 +1,4 @@
-"""`Cascade`: the one runtime, from a video to described events; an offline run is a stream that ends.
+"""`Cascade`: the one runtime, from a video to events; an offline run is a stream that ends.
 
 Every stage is dearer than the one before it and sees less of the video::
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 HOLE_STEPS = 10
-"""A jump of more than so many sampling steps is a hole in the stream, across which nothing is joined."""
+"""A jump of more sampling steps than this is a hole in the stream; nothing is joined across it."""
 _NUM_RECENT_EVENTS = 64
 _PREFETCHED_BATCHES = 2
 
@@ -211,7 +211,7 @@ class EventStage:
         with _Stopwatch(self._stage):
             try:
                 return self._describer.describe(event, context)
-            except Exception as error:  # noqa: BLE001 - whatever fails here, no event is lost
+            except Exception as error:  # Whatever fails here, no event is lost.
                 self._totals.num_describer_failures += 1
                 _log.warning(
                     "the describer failed on '%s' at %.1f s (%s: %s); the template words it",
@@ -234,7 +234,7 @@ def summarize(
     ordered = sorted(events, key=lambda event: (event.start, event.label))
     try:
         return describer.summarize(ordered, duration_seconds=totals.duration_seconds, labels=labels)
-    except Exception as error:  # noqa: BLE001 - as for single events
+    except Exception as error:  # As for single events.
         totals.num_describer_failures += 1
         _log.warning(
             "the describer failed on the summary (%s: %s); the template words it",
@@ -314,7 +314,6 @@ class VideoRun:
         self.totals = RunTotals(
             stages={name: StageTotals() for name in ("decode", "encode", "contextualize")},
             source=_source_entry(source.info),
-            loss=source.loss,
         )
         sampling = cascade.scorer.sampling
         self.max_gap_seconds = HOLE_STEPS / min(
@@ -337,6 +336,8 @@ class VideoRun:
         self._pictures: dict[int, Image] = {}
 
     def __iter__(self) -> Generator[DescribedEvent]:
+        if self.totals.num_frames:
+            raise RuntimeError("a run is iterated once; start another with Cascade.stream")
         extents = FrameExtents()
         with closing(prefetch(self._batches(), depth=_PREFETCHED_BATCHES)) as batches:
             for batch in batches:
@@ -346,6 +347,8 @@ class VideoRun:
                 update = self._scores.push(batch.pixels, batch.timestamps, batch.frame_indices)
                 self.totals.num_windows += len(update.windows)
                 yield from self._publish(update.scores)
+        # Only now: a source begins a new record each time that it is read.
+        self.totals.loss = self._source.loss
         if not self._scores.num_frames:
             raise EmptyVideoError(self._source.info.path, "gave no frame")
         claimed = self._source.info.duration_seconds
@@ -522,6 +525,8 @@ class Replay:
         )
 
     def __iter__(self) -> Generator[DescribedEvent]:
+        if self.totals.num_frames:
+            raise RuntimeError("a replay is iterated once; make another Replay")
         extents = FrameExtents()
         waiting: deque[FrameScore] = deque()
         for score in self._scores.frames():

@@ -40,19 +40,23 @@ class _Producer(Generic[Item]):
         self._thread.join()
 
     def _run(self) -> None:
-        iterator = iter(self._items)
         last: _Failed | _Ended = _Ended()
+        try:
+            self._produce()
+        except BaseException as error:  # Raised again where the items are consumed.
+            last = _Failed(error)
+        self._put(last)
+
+    def _produce(self) -> None:
+        iterator = iter(self._items)
         try:
             for item in iterator:
                 if not self._put(item):
                     break
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are consumed
-            last = _Failed(error)
         finally:
             # Here and not in the consumer: a generator is closed by the thread that runs it.
             if isinstance(iterator, Generator):
                 iterator.close()
-            self._put(last)
 
     def _put(self, item: Item | _Failed | _Ended) -> bool:
         """Wait for room; False where nobody wants more."""

@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = frozenset(
         *(".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".mxf", ".vob"),
     )
 )
-"""What counts as a video in a folder; a file that is named by itself or by a glob may be called anything."""
+"""What counts as a video in a folder. A file named by itself or by a glob may have any name."""
 
 
 @dataclass(frozen=True, kw_only=True)

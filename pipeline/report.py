@@ -154,6 +154,8 @@ class OutputFiles:
             staged.write_text(
                 json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
                 encoding="utf-8",
+                # A file name need not be text; this makes of its odd bytes what JSON reads back.
+                errors="backslashreplace",
             )
             os.replace(staged, self.output)
             if is_final:

@@ -1,4 +1,4 @@
-"""Saved scores: what every frame of a video scored, so that another threshold needs no second decode.
+"""Saved scores: what every frame scored, so that another threshold needs no second decode.
 
 ``NAME.scores.npz`` is a NumPy archive without pickled objects::
 
@@ -219,8 +219,8 @@ class SavedScores:
         return UsageError(
             f"{self.path}: holds no temporal score at {timestamp:.2f} s; it was saved with "
             f"candidate_threshold {self.candidate_threshold:g} and context_seconds "
-            f"{self.metadata['context_seconds']:g}. A lower candidate threshold or more context needs "
-            "the video: run with --video and --save-scores"
+            f"{self.metadata['context_seconds']:g}. A lower candidate threshold or more context "
+            "needs the video: run with --video and --save-scores"
         )
 
 

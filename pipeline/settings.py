@@ -1,9 +1,9 @@
 """Which setting wins at inference: flag, ``--set``, checkpoint or config file.
 
-The model and how its frames are sampled are the checkpoint's alone. Thresholds are the checkpoint's too
-(calibration writes them there) unless a flag or an explicit ``--set`` gives others; a default that merely
-stands in the config file does not. Everything else (events, inference, describer, decoder,
-max_frames) is the config's.
+The model and how its frames are sampled are the checkpoint's alone. Thresholds are the checkpoint's
+too (calibration writes them there) unless a flag or an explicit ``--set`` gives others; a default
+that merely stands in the config file does not. Everything else (events, inference, describer,
+decoder, max_frames) is the config's.
 """
 
 from __future__ import annotations

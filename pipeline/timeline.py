@@ -6,6 +6,7 @@ thousand stretches of time, so no peak is lost and ten hours cost what ten secon
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ class TimelineColumns:
 
     @property
     def temporal(self) -> NDArray[np.float32]:
-        """``(C, K)`` highest temporal probabilities; NaN where the temporal encoder saw no frame."""
+        """``(C, K)`` highest temporal probabilities; NaN where that encoder saw no frame."""
         return self._temporal[: self._num_columns]
 
 
@@ -182,9 +183,17 @@ def draw_timeline(
         _draw_lane(lane, columns, index, own_events, text)
         if ground_truth is not None:
             _draw_truth(lane, own_truth, text)
-        lane.set_ylabel(spoken_label(label), rotation=0, ha="right", va="center", fontsize=10)
+        lane.set_ylabel(
+            _printable(spoken_label(label)),
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=10,
+            parse_math=False,
+        )
     _set_time_axis(lanes[-1], text.duration_seconds)
-    figure.suptitle(text.title, fontsize=11, x=0.01, ha="left")
+    # A dollar in a file name is no formula.
+    figure.suptitle(_printable(text.title), fontsize=11, x=0.01, ha="left", parse_math=False)
     legend: list[Line2D | Patch] = [
         Line2D([], [], color=_TEMPORAL, linewidth=1.4, label="temporal encoder"),
         Line2D([], [], color=_TRIGGER, linewidth=0.9, label="trigger head"),
@@ -211,7 +220,15 @@ def draw_timeline(
     figure.legend(
         handles=legend, loc="outside lower left", ncols=len(legend), fontsize=8, frameon=False
     )
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings():
+        # The font has not every script; a box in the title is no reason to alarm anyone.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.savefig(path, format="png")
+
+
+def _printable(text: str) -> str:
+    """``text`` with what is no character (bytes of an odd file name) written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _draw_lane(

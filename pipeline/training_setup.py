@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.freezing import COMPONENTS, parameter_groups, set_frozen
 from models.video_trigger_model import VideoTriggerModel, resolve_model_config
 from pipeline.validator import Validator
+from utils.checkpoint import latest_checkpoint, load_checkpoint, load_model_weights
 from utils.config import Config
 from utils.data.annotations import AnnotationSet, load_annotations
 from utils.data.array_cache import tensor_hash
@@ -25,9 +26,9 @@ from utils.data.augmentation import ClipAugmentation, generator_for, to_unit_ran
 from utils.data.clips import ClipDataset, ClipPosition
 from utils.data.video_inputs import EncodeChunk, VideoInputs, VideoInputsLoader
 from utils.errors import ConfigError, TrainingError, VideoError
-from utils.training.losses import balancing_weight, build_loss
+from utils.training.losses import LOSSES, balancing_weight, build_loss
 from utils.training.randomness import seed_everything
-from utils.training.trainer import Trainer
+from utils.training.trainer import Trainer, check_resumable, mixed_precision
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,16 @@ _NUM_CLIPS_FOR_WEIGHT = 256
 """Clips drawn to estimate how many frames are positive; the estimate is within a few percent."""
 
 
-def build_trainer(config: Config, device: torch.device) -> Trainer:
+def build_trainer(
+    config: Config, device: torch.device, *, resume_from: Path | None = None
+) -> Trainer:
     """Load annotations, model, pretrained weights and inputs, and wire the trainer.
 
     Args:
         config: As the user wrote it; what the data decide is filled in.
         device: To train on, and to encode on where features are cached.
+        resume_from: A checkpoint to go on from. The model gets its weights, not the pretrained
+            ones.
 
     Raises:
         VideoTriggerError: Config, annotations, weights or every video cannot be used.
@@ -51,12 +56,22 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
     labels = tuple(config.model.class_labels())
     train = train.with_labels(labels)
     validation = (
-        None if config.data.val_annotations is None
+        None
+        if config.data.val_annotations is None
         else _annotations(config, "val").with_labels(labels)
     )
     model = VideoTriggerModel.from_config(config.model)
-    report = model.visual_encoder.load_pretrained()
-    logger.info("encoder %s: %s", config.model.visual_encoder.type, report or "random weights")
+    # Before any video is read: what does not fit is said at once.
+    LOSSES.check(config.training.loss.type)
+    mixed_precision(config.training, device)
+    model.visual_encoder.backbone.check_image_size(config.data.image_size)
+    if resume_from is None:
+        report = model.visual_encoder.load_pretrained()
+        logger.info("encoder %s: %s", config.model.visual_encoder.type, report or "random weights")
+    else:
+        content = load_checkpoint(resume_from)
+        check_resumable(content, config, source=str(resume_from))
+        load_model_weights(model, content["model_state_dict"], source=str(resume_from))
     model.visual_encoder.use_gradient_checkpointing = config.training.use_gradient_checkpointing
     set_frozen(model, [name for name in COMPONENTS if getattr(config.freezing, name)])
     model.to(device)
@@ -70,8 +85,10 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
     )
     evaluator = None
     if validation is not None:
+        validation_inputs = _load_inputs(config, model, validation, device, training=False)
+        _warn_where_nothing_is_positive(validation_inputs, labels, "validation")
         evaluator = Validator(
-            _load_inputs(config, model, validation, device, training=False),
+            validation_inputs,
             labels,
             batch_size=config.inference.batch_size,
         )
@@ -88,6 +105,8 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
     )
     # What was drawn so far (weights of the heads, samples for the loss) must not shift the run.
     seed_everything(config.training.seed)
+    if resume_from is not None:
+        trainer.resume(resume_from)
     return trainer
 
 
@@ -118,7 +137,8 @@ def _load_inputs(
         config.model.class_labels(),
         neighbor_offsets_seconds=neighbor_offsets(config),
     )
-    num_copies = config.training.augmentation.cached_copies if training else 0
+    augmentation = config.training.augmentation
+    num_copies = augmentation.cached_copies if training and augmentation.enabled else 0
     encode = _encoder_of_chunks(config, model, device)
     key = _encoder_key(config, model, num_copies) if config.training.cache_features else ""
     what = "features" if config.training.cache_features else "frames"
@@ -158,10 +178,8 @@ def _encoder_of_chunks(
         if copy > 0:
             draw = generator_for(config.training.seed, copy)
             frames = ClipAugmentation.draw(augmentation, draw).apply(frames)
-        was_training = model.training
-        model.eval()
+        # Frozen, and so in evaluation mode whatever the rest of the model is in.
         features = model.visual_encoder.backbone_features(to_unit_range(frames.to(device))[None])
-        model.train(was_training)
         return features[0].float().cpu().numpy()
 
     return encode
@@ -182,20 +200,18 @@ def _encoder_key(config: Config, model: VideoTriggerModel, num_copies: int) -> s
     return f"{weights} {settings}"
 
 
-def _positive_weight(
-    config: Config, dataset: ClipDataset, device: torch.device
-) -> Tensor | None:
+def _positive_weight(config: Config, dataset: ClipDataset, device: torch.device) -> Tensor | None:
     weight = config.training.loss.positive_weight
     if weight is None:
         return None
     num_classes = len(config.model.class_labels())
     if weight != "auto":
         return torch.full((num_classes,), float(weight), device=device)
-    drawn = []
-    for position in range(_NUM_CLIPS_FOR_WEIGHT):
-        # Epoch -1 does not exist, but a seed must not be negative: the last place of the range.
-        clip = dataset[ClipPosition(2**31 - 1, position)]
-        drawn.append(clip.targets[clip.valid])
+    # An epoch that no run reaches.
+    drawn = [
+        dataset.targets_at(ClipPosition(2**31 - 1, position))
+        for position in range(_NUM_CLIPS_FOR_WEIGHT)
+    ]
     return balancing_weight(torch.cat(drawn)).to(device)
 
 
@@ -210,15 +226,20 @@ def _log_data(dataset: ClipDataset, labels: Sequence[str]) -> None:
         dataset.num_frames,
         shares,
     )
-    for label, count in zip(labels, targets.sum(axis=0), strict=True):
-        if not count:
-            logger.warning("class '%s' has no positive frame in the training videos", label)
+    _warn_where_nothing_is_positive(dataset.videos, labels, "training")
+
+
+def _warn_where_nothing_is_positive(
+    videos: Sequence[VideoInputs], labels: Sequence[str], what: str
+) -> None:
+    found = np.any([video.targets.any(axis=0) for video in videos], axis=0)
+    for label, is_found in zip(labels, found, strict=True):
+        if not is_found:
+            logger.warning("class '%s' has no positive frame in the %s videos", label, what)
 
 
 def resume_path(value: str, config: Config) -> Path:
     """The checkpoint behind ``--resume PATH|latest``."""
-    from utils.checkpoint import latest_checkpoint
-
     if value == "latest":
         return latest_checkpoint(Path(config.training.checkpoint_dir))
     return Path(value)

@@ -1,7 +1,7 @@
 """`Validator`: frame metrics of a model that is being trained, on whole validation videos.
 
-It scores with the same windows as the cascade, but every frame: what the candidates let through is a
-question of the threshold, not of the model.
+It scores with the same windows as the cascade, but every frame: what the candidates let through is
+a question of the threshold, not of the model.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ class Validator:
         """
         was_training = model.training
         model.eval()
-        scores = [self._score(model, video, device) for video in self._videos]
-        model.train(was_training)
+        try:
+            scores = [self._score(model, video, device) for video in self._videos]
+        finally:
+            model.train(was_training)
         targets = np.concatenate([video.targets for video in self._videos])
         temporal = frame_metrics(
             targets, np.concatenate([score.temporal for score in scores]), self._labels

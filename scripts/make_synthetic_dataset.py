@@ -19,6 +19,7 @@ from utils.errors import UsageError
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """What the command understands."""
     parser = argparse.ArgumentParser(
         description="Draw street videos in which people walk, vehicles stop and crowds gather, "
         "among distractors that only time tells apart, and write them with their annotations.",
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--distractors-per-minute",
         metavar="R",
         type=float,
-        default=9.0,
+        default=12.0,
         help="vehicles that slow down and drive on, or drive through; as many as there is room for "
         "(default: %(default)s)",
     )
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    """Write the data set and print where it is and what is in it."""
     from tqdm import tqdm
 
     from utils.data.synthetic.script import LABELS
@@ -138,6 +140,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def command(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     return run(main, build_parser(), argv)
 
 

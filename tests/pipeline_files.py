@@ -1,4 +1,4 @@
-"""Helpers of the inference tests: a tiny checkpoint, videos, and a scorer and a source without files."""
+"""Helpers of the inference tests: tiny checkpoint, videos, scorer and source without files."""
 
 from __future__ import annotations
 
@@ -55,9 +55,14 @@ def tiny_config(*, causal: bool = False, motion: bool = False) -> Config:
 
 
 def write_video(
-    path: Path, *, num_frames: int = 100, fps: int = 10, size: tuple[int, int] = (64, 48), seed: int = 0
+    path: Path,
+    *,
+    num_frames: int = 100,
+    fps: int = 10,
+    size: tuple[int, int] = (64, 48),
+    seed: int = 0,
 ) -> Path:
-    """Blocks that fade from color to color, so that scores rise and fall and no two frames are the same."""
+    """Blocks that fade from color to color: scores rise and fall, and no two frames are alike."""
     random = np.random.default_rng(seed)
     width, height = size
     with av.open(str(path), "w") as container:
@@ -123,7 +128,7 @@ def write_checkpoint(
 
 
 class FakeScorer(FrameScorer):
-    """Scores brightness: red drives the first class, green the second; context is the window's mean.
+    """Scores brightness: red drives the first class, green the second; context is a mean.
 
     Args:
         sampling_fps: Samples a second.

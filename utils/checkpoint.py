@@ -6,11 +6,13 @@ A training checkpoint is a ``.pt`` file of plain containers and tensors, readabl
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
 import tempfile
-import zipfile
+import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,19 @@ from torch import Tensor, nn
 
 from utils.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 BEST_NAME = "best_checkpoint.pt"
 FINAL_NAME = "final_checkpoint.pt"
 _NUMBERED_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_batch_(\d+))?\.pt")
 _REQUIRED = ("model_state_dict", "config", "format_version")
+_STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+_FOREIGN_OBJECT = re.compile("GLOBAL|Unsupported (global|class)")
+"""How torch words that a pickle names code that it would have to run."""
+_PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,27 +106,46 @@ def match_tensors(
 
 def _load_safely(path: Path) -> Any:
     """``torch.load`` on the CPU without pickle, with one clear error for each way to fail."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not a file")
+    _check_is_file(path)
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty; take an earlier checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() and zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f"{path}: holds Python objects besides tensors and plain containers, which could "
-                "run code when read; save its state dict alone with "
-                "torch.save(model.state_dict(), ...) where it comes from"
-            ) from error
-        raise CheckpointError(f"{path}: not a checkpoint, or damaged: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint, or damaged (cut off?): {_first_line(error)}; "
-            "take an earlier one"
-        ) from error
+        with warnings.catch_warnings():
+            # Of foreign pickles, which are refused with a message of ours.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    # Damaged bytes make torch's reader fail in any way: IndexError, struct.error, AssertionError...
+    except Exception as error:
+        reason = str(error)
+        if "TorchScript" in reason:
+            what = (
+                "a TorchScript program, not a checkpoint; save its state_dict() where it comes from"
+            )
+        elif isinstance(error, pickle.UnpicklingError) and _FOREIGN_OBJECT.search(reason):
+            what = (
+                "holds Python objects besides tensors and plain containers, which could run code "
+                "when read; save its state_dict() alone where it comes from"
+            )
+        else:
+            # What torch says before this mark advises to read the file with pickle.
+            reason = reason.rpartition("WeightsUnpickler error:")[2].strip()
+            what = (
+                f"not a checkpoint, or damaged (cut off?): {type(error).__name__} "
+                f"{reason.partition(chr(10))[0][:200]}; take an earlier one"
+            )
+        raise CheckpointError(f"{path}: {what}") from error
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        if path.is_file():
+            return
+        exists = path.exists()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    raise CheckpointError(f"{path}: {'not a file' if exists else 'no such file'}")
 
 
 def _first_line(error: BaseException) -> str:
@@ -127,7 +156,8 @@ def _first_line(error: BaseException) -> str:
 def load_weights_file(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a ``.safetensors`` file or a ``.pt``/``.pth`` without pickled objects.
 
-    A state dict under ``state_dict`` or ``model_state_dict`` is found.
+    A state dict under ``model_state_dict``, ``state_dict`` or ``model`` is found, and the prefix
+    that DataParallel or torch.compile puts before every name is taken off.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or holds no tensors by name.
@@ -135,21 +165,36 @@ def load_weights_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         import safetensors.torch
 
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file")
+        _check_is_file(path)
         try:
-            return safetensors.torch.load_file(path)
+            tensors = safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{path}: damaged, or not safetensors: {_first_line(error)}"
             ) from error
-    content = _load_safely(path)
-    for key in ("model_state_dict", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
+    else:
+        tensors = _find_tensors(_load_safely(path))
+    if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name (a state dict)")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in _WRAPPER_PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            logger.info("%s: every name begins with '%s', which is left out", path, prefix)
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _find_tensors(content: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, at the top or under one of the usual keys."""
+    if not isinstance(content, Mapping):
+        return {}
+    for key in _STATE_DICT_KEYS:
+        if tensors := _find_tensors(content.get(key)):
+            return tensors
+    return {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
 
 
 def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
@@ -157,7 +202,9 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
     Raises:
         CheckpointError: The disk is full or not writable; what stood at ``path`` is untouched.
+        TypeError: ``content`` holds what `load_checkpoint` could not read again.
     """
+    _check_plain(dict(content), "content")
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,12 +222,26 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     # torch's zip writer turns a full disk into a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: could not be written ({_first_line(error)}); earlier checkpoints are untouched: "
-            "free disk space or set training.checkpoint_dir"
+            f"{path}: could not be written ({_first_line(error)}); earlier checkpoints are "
+            "untouched: free disk space or set training.checkpoint_dir"
         ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Hold that ``weights_only=True`` reads ``value``: better now than after hours of training."""
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    # By exact type: NumPy's float64 is a float to isinstance, and is pickled as NumPy's.
+    elif not isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES:
+        raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain data")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -196,7 +257,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a training checkpoint of this project.
 
     Raises:
-        CheckpointError: Missing, damaged, unsafe, not ours, or of a newer format.
+        CheckpointError: Missing, damaged, unsafe, not ours, or of another format.
     """
     path = Path(path)
     content = _load_safely(path)
@@ -207,9 +268,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     version = content["format_version"]
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format version {version}, and this program reads {FORMAT_VERSION}; "
-            "use the release that wrote it or a newer one"
+            f"{path}: format version {version!r:.20}, and this program reads {FORMAT_VERSION}; "
+            "use the release that wrote it"
         )
+    for key in ("model_state_dict", "config"):
+        if not isinstance(content[key], dict):
+            raise CheckpointError(
+                f"{path}: damaged: '{key}' is a {type(content[key]).__name__}, not a dict"
+            )
+    for name, tensor in content["model_state_dict"].items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{path}: damaged: '{name}' of its model is a {type(tensor).__name__}, not a tensor"
+            )
     return content
 
 
@@ -219,16 +290,16 @@ def epoch_checkpoint_name(epoch: int) -> str:
 
 
 def step_checkpoint_name(epoch: int, batch: int) -> str:
-    """``checkpoint_epoch_{N}_batch_{M}.pt``: M batches after N finished epochs, where a run was stopped."""
+    """``checkpoint_epoch_{N}_batch_{M}.pt``: a run stopped M batches after N finished epochs."""
     return f"checkpoint_epoch_{epoch}_batch_{batch}.pt"
 
 
 def numbered_checkpoints(folder: Path) -> list[tuple[tuple[int, int], Path]]:
-    """``((finished epochs, batches after them), path)`` of each numbered checkpoint, in that order."""
+    """``((finished epochs, batches after them), path)`` of the numbered checkpoints, in order."""
     found = [
         ((int(match[1]), int(match[2] or 0)), file)
         for file in (folder.iterdir() if folder.is_dir() else ())
-        if (match := _NUMBERED_NAME.fullmatch(file.name))
+        if (match := _NUMBERED_NAME.fullmatch(file.name)) and file.is_file()
     ]
     return sorted(found)
 
@@ -251,7 +322,7 @@ def remove_step_checkpoints(folder: Path, *, up_to_epoch: int) -> None:
     """Remove the checkpoints from inside epochs that are finished and saved since."""
     for (epoch, batch), file in numbered_checkpoints(folder):
         if batch and epoch < up_to_epoch:
-            file.unlink()
+            file.unlink(missing_ok=True)
 
 
 def load_model_weights(

@@ -1,10 +1,12 @@
-"""What every command shares: logging to stderr, one ``error:`` line, exit codes, config arguments."""
+"""What every command shares: logs on stderr, one ``error:`` line, exit codes, common arguments."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,6 +14,8 @@ from utils.errors import VideoTriggerError
 
 EXIT_INTERRUPTED = 130
 """What a shell reports for a command that SIGINT ended: 128 + 2."""
+EXIT_NO_READER = 141
+"""What a shell reports for a command that SIGPIPE ended: 128 + 13."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,17 +82,38 @@ def run(
     arguments = parser.parse_args(argv)
     verbose = bool(getattr(arguments, "verbose", False))
     set_up_logging(verbose)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be text, and must not end the command that reports on it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main(arguments) or 0
+        exit_code = main(arguments) or 0
+        sys.stdout.flush()
+        return exit_code
     except VideoTriggerError as error:
         if verbose:
             logging.getLogger(__name__).exception("traceback of the error below")
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
+        if _stdout_has_reader():
+            raise
         # The reader of stdout (head, say) went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_INTERRUPTED
+        return EXIT_NO_READER
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _one_line(text: str) -> str:
+    # Spaces stay as they are: they may be those of a file name.
+    return re.sub(r"\s*\n\s*", " ", text.strip())
+
+
+def _stdout_has_reader() -> bool:
+    """Whether stdout can still be written; a pipe can also break towards another process."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return False
+    return True

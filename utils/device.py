@@ -16,7 +16,8 @@ def resolve_device(name: str | None = None) -> torch.device:
     """The device behind ``--device``.
 
     Args:
-        name: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None takes CUDA where there is a GPU, else the CPU.
+        name: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None takes CUDA where there is a GPU,
+            else the CPU.
 
     Returns:
         A device that is there; ``cuda`` comes back with its number, so that logs and checkpoints

@@ -1,7 +1,7 @@
 """Tables that map a name to ``module:attribute``, resolved on first use.
 
-One table per folder of interchangeable parts (decoders, encoders, describers, ...) gives the choices
-in ``--help``, the error for an unknown name, and the entries that a contract test suite runs over.
+One table per folder of interchangeable parts (decoders, encoders, describers, ...) gives the
+choices in ``--help``, the error for an unknown name, and the entries of a contract test suite.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from utils.errors import MissingPackageError, UnknownNameError
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest of ``known``, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    # 'BCE' is nearer to 'bce' than its letters say.
+    by_lower = {entry.lower(): entry for entry in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f" (did you mean '{by_lower[near[0]]}'?)" if near else ""
 
 
 class Registry(Mapping[str, str]):
@@ -35,6 +37,12 @@ class Registry(Mapping[str, str]):
         self.kind = kind
         self._entries = dict(entries)
         self._requires = dict(requires or {})
+        for name, target in self._entries.items():
+            module, _, attribute = target.partition(":")
+            is_complete = bool(module and attribute)
+            assert is_complete, f"{kind} '{name}': '{target}' is not module:attribute"
+        unknown = self._requires.keys() - self._entries.keys()
+        assert not unknown, f"{kind}: packages for {sorted(unknown)}, which are no entries"
 
     def __getitem__(self, name: str) -> str:
         return self._entries[name]
@@ -64,11 +72,18 @@ class Registry(Mapping[str, str]):
         module_name, _, attribute = self._entries[name].partition(":")
         try:
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if name not in self._requires:
+        except ImportError as error:
+            is_ours = (error.name or "").partition(".")[0] == module_name.partition(".")[0]
+            if name not in self._requires or is_ours:
                 raise
+            what = (
+                "is not installed"
+                if isinstance(error, ModuleNotFoundError)
+                # Such as a shared library that is not on this machine.
+                else f"is installed but cannot be imported ({error})"
+            )
             raise MissingPackageError(
-                f"{self.kind} '{name}' needs the package '{error.name}', which is not installed; "
+                f"{self.kind} '{name}' needs the package '{error.name}', which {what}; "
                 f"run: pip install {self._requires[name]}"
             ) from error
         return getattr(module, attribute)

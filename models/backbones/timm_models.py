@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import huggingface_hub
 import timm
-import torch
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone, fetch_error, probe_map
+from models.backbones.base import FETCH_TIMEOUT_SECONDS, Backbone, fetching, probe_map
 from utils.errors import UnknownNameError
 from utils.registry import suggestion
 
@@ -21,10 +21,10 @@ class TimmBackbone(Backbone):
     ViT) gives one pooled vector a picture, as a map of 1x1.
 
     Args:
-        name: As `timm.list_models` knows it.
+        name: As `timm.list_models` knows it, with or without the tag of its weights.
 
     Raises:
-        UnknownNameError: timm has no such model.
+        UnknownNameError: timm has no such model, or no weights with this tag.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,14 +35,23 @@ class TimmBackbone(Backbone):
                 f"unknown encoder 'timm:{name}': timm {timm.__version__} has no such model"
                 f"{suggestion(name, known)}; timm.list_models() gives all {len(known)}"
             )
+        architecture, _, tag = name.partition(".")
+        tags = timm.list_pretrained(f"{architecture}.*")
+        if tag and name not in tags:
+            raise UnknownNameError(
+                f"unknown encoder 'timm:{name}': timm {timm.__version__} has no weights '{tag}' of "
+                f"{architecture}; known: {', '.join(tags) or 'none'}"
+            )
         self.name = name
-        self.model: Any = timm.create_model(name, pretrained=False, num_classes=0)
-        config: Mapping[str, Any] = self.model.pretrained_cfg
+        model: Any = timm.create_model(name, pretrained=False, num_classes=0)
+        self.model = model
+        config: Mapping[str, Any] = model.pretrained_cfg
         self.mean = tuple(config["mean"])
         self.std = tuple(config["std"])
-        self.num_channels = int(self.model.num_features)
+        self.num_channels = int(model.num_features)
+        self.made_for = int(config["input_size"][-1])
         # Transformers take pictures of their own size alone.
-        size = int(config["input_size"][-1]) if config.get("fixed_input_size") else 64
+        size = self.made_for if config.get("fixed_input_size") else 64
         shape = probe_map(_Features(self.model), size)
         self.has_map = len(shape) == 4
         self._channels_last = self.has_map and shape[1] != self.num_channels
@@ -53,7 +62,7 @@ class TimmBackbone(Backbone):
         if not self.has_map:
             pooled: Tensor = self.model(images)
             return pooled[:, :, None, None]
-        features: Tensor = self.model.forward_features(images)
+        features: Tensor = self.network().forward_features(images)  # type: ignore[operator]
         return features.permute(0, 3, 1, 2) if self._channels_last else features
 
     def network(self) -> nn.Module:
@@ -61,13 +70,33 @@ class TimmBackbone(Backbone):
         return network
 
     def pretrained_state_dict(self) -> Mapping[str, Tensor]:
-        try:
-            pretrained = timm.create_model(self.name, pretrained=True, num_classes=0)
-        # timm reaches the net through several libraries, each with errors of its own.
-        except (OSError, RuntimeError, ValueError) as error:
-            raise fetch_error(f"timm:{self.name}", error) from error
+        with fetching(f"timm:{self.name}"):
+            pretrained = timm.create_model(
+                self.name,
+                pretrained=True,
+                num_classes=0,
+                pretrained_cfg_overlay=_cached_file(self.model.pretrained_cfg),
+            )
         state_dict: Mapping[str, Tensor] = pretrained.state_dict()
         return state_dict
+
+
+def _cached_file(config: Mapping[str, Any]) -> dict[str, str]:
+    """The ``file`` that timm should read instead of asking the hub; empty where it must ask.
+
+    The hub's client tries for a minute to reach a hub that is not there, even for what its cache
+    holds. So the cache is looked at first, and the hub is asked once before the client is let
+    loose.
+    """
+    hub_id = config.get("hf_hub_id")
+    if not hub_id:
+        return {}
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = huggingface_hub.try_to_load_from_cache(hub_id, name)
+        if isinstance(path, str):
+            return {"file": path}
+    huggingface_hub.HfApi().model_info(hub_id, timeout=FETCH_TIMEOUT_SECONDS)
+    return {}
 
 
 class _Features(nn.Module):
@@ -77,6 +106,6 @@ class _Features(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(images)
         return features

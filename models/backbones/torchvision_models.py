@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from models.backbones.base import Backbone, fetch_error
+from models.backbones.base import Backbone, fetching
 
 
 class TorchvisionBackbone(Backbone):
@@ -41,12 +41,10 @@ class TorchvisionBackbone(Backbone):
 
     def pretrained_state_dict(self) -> Mapping[str, Tensor]:
         weights: Any = torchvision_models.get_model_weights(self.name)["IMAGENET1K_V1"]
-        try:
+        with fetching(self.name):
             state_dict: Mapping[str, Tensor] = weights.get_state_dict(
                 progress=True, check_hash=True, weights_only=True
             )
-        except OSError as error:
-            raise fetch_error(self.name, error) from error
         return state_dict
 
 

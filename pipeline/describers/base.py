@@ -16,8 +16,8 @@ class EventContext:
 
     Attributes:
         labels: The K class names.
-        earlier: The latest of the events of the same video that were finished before this one, oldest
-            first.
+        earlier: The latest of the events of the same video that were finished before this one,
+            oldest first.
         picture: The event's strongest frame, scaled down; None where pictures are not kept.
     """
 
@@ -27,7 +27,7 @@ class EventContext:
 
 
 class Describer(abc.ABC):
-    """Words events. It may raise: the cascade then publishes the event with the template's words."""
+    """Words events. It may raise: the cascade then publishes the template's words."""
 
     @abc.abstractmethod
     def describe(self, event: Event, context: EventContext) -> str:

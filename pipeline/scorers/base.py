@@ -71,4 +71,4 @@ class FrameScorer(abc.ABC):
     def contextualize(
         self, features: FloatArray, timestamps: NDArray[np.float64], valid: NDArray[np.bool_]
     ) -> FloatArray:
-        """Features ``(B, T, D)``, seconds ``(B, T)`` and ``valid`` ``(B, T)`` to logits ``(B, T, K)``."""
+        """Features ``(B, T, D)``, seconds and ``valid`` ``(B, T)`` to logits ``(B, T, K)``."""

@@ -64,8 +64,8 @@ class CheckpointScorer(FrameScorer):
         Args:
             path: A training checkpoint.
             device: Where the model runs.
-            strict: Refuse a checkpoint that differs in any way; otherwise tensors that the model has
-                no use for are only reported. A tensor that the model lacks is always an error.
+            strict: Refuse a checkpoint that differs in any way; otherwise tensors that the model
+                has no use for are only reported. A tensor that the model lacks is always an error.
 
         Raises:
             CheckpointError: Missing, damaged, or it does not fit.

@@ -40,6 +40,25 @@ def test_error_comes_after_the_items_before_it() -> None:
     assert not prefetch_threads()
 
 
+def test_error_while_starting_or_closing_is_no_deadlock() -> None:
+    class NotIterable:
+        def __iter__(self) -> Iterator[int]:
+            raise OSError("cannot start")
+
+    with pytest.raises(OSError, match="cannot start"):
+        list(prefetch(NotIterable(), depth=1))
+
+    def breaks_at_the_end() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            raise OSError("cannot close")
+
+    with pytest.raises(OSError, match="cannot close"):
+        list(prefetch(breaks_at_the_end(), depth=1))
+    assert not prefetch_threads()
+
+
 def test_never_more_ahead_than_its_depth() -> None:
     made: list[int] = []
 

@@ -58,5 +58,7 @@ def test_nothing_there(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no file matches this glob"):
         find_inputs(str(folder / "*.webm"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"empty: no file in this folder ends in \.3gp, .*in quotes"):
+    with pytest.raises(
+        UsageError, match=r"empty: no file in this folder ends in \.3gp, .*in quotes"
+    ):
         find_inputs(str(tmp_path / "empty"))

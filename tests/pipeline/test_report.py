@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,7 @@ from utils.video.source import DecodeLoss
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 
-EVENT = Event(
-    label="fight", start=1.5, end=2.25, timestamp=1.75, frame_index=44, confidence=0.8125
-)
+EVENT = Event(label="fight", start=1.5, end=2.25, timestamp=1.75, frame_index=44, confidence=0.8125)
 
 
 def test_event_entry_round_trip() -> None:
@@ -115,12 +114,13 @@ def test_folder_goes_when_it_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../keep.jpg", "keep.jpg", "a_files/../keep.jpg", "a_files/x/keep.jpg", "a_files/k.txt"]
+    "name",
+    ["../keep.jpg", "keep.jpg", "a_files/../keep.jpg", "a_files/x/keep.jpg", "a_files/k.txt"],
 )
 def test_a_report_that_was_edited_removes_nothing_else(tmp_path: Path, name: str) -> None:
     output = tmp_path / "sub" / "a.json"
     publish(output, [], extra=name)
-    kept = (output.parent / name).absolute()
+    kept = Path(os.path.normpath(output.parent / name))
     kept.parent.mkdir(parents=True, exist_ok=True)
     (output.parent / "a_files").mkdir(exist_ok=True)
     kept.write_text("someone's")
@@ -136,13 +136,12 @@ def test_any_file_under_the_output_name_can_be_replaced(tmp_path: Path, content:
     assert json.loads(output.read_text())["timeline"] == "a.png"
 
 
-def test_interrupted_run_leaves_the_earlier_report(tmp_path: Path) -> None:
+def test_unpublished_run_leaves_the_earlier_report(tmp_path: Path) -> None:
     output = tmp_path / "a.json"
     publish(output, ["a_files/trigger_0001.jpg"])
     before = {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)}
-    with pytest.raises(KeyboardInterrupt), OutputFiles(output, is_single=True) as files:
+    with OutputFiles(output, is_single=True) as files:
         write_jpeg(PICTURE[:2], files.staged("a_files/trigger_0001.jpg"))
-        raise KeyboardInterrupt
     assert {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)} == before
 
 

@@ -75,9 +75,7 @@ def test_extra_tensors_are_reported_or_refused(
         CheckpointScorer.load(path, strict=True)
 
 
-def test_missing_tensor_is_always_refused(
-    helpers: ModuleType, video: Path, tmp_path: Path
-) -> None:
+def test_missing_tensor_is_always_refused(helpers: ModuleType, video: Path, tmp_path: Path) -> None:
     state = helpers.tiny_model(video).state_dict()
     del state["visual_encoder.norm.weight"]
     path = helpers.write_checkpoint(tmp_path / "c.pt", video, model_state_dict=state)

@@ -132,7 +132,10 @@ def test_differences_are_said_in_one_line(caplog: pytest.LogCaptureFixture) -> N
     )
     log_differences(Config(), trained)
     (record,) = caplog.records
-    assert record.getMessage() == "the checkpoint's settings are used for data.image_size (32, not 224)"
+    assert (
+        record.getMessage()
+        == "the checkpoint's settings are used for data.image_size (32, not 224)"
+    )
     caplog.clear()
     log_differences(Config(), Config())
     assert not caplog.records

@@ -87,7 +87,8 @@ def event_columns(path: Path) -> NDArray[np.bool_]:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     lane = pixels[40 : pixels.shape[0] * 6 // 10]
     expected = 0.45 * EVENT_COLOR + 0.55 * 255
-    return (np.abs(lane - expected).sum(2) < 12).sum(0) > 20
+    is_event: NDArray[np.bool_] = (np.abs(lane - expected).sum(2) < 12).sum(0) > 20
+    return is_event
 
 
 def test_events_stand_where_they_are(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every configuration key: its type, default, range and meaning, as pydantic models.
 
-`configs/config.yaml` repeats the defaults with a comment for each; a test holds the two together. An
-unknown key is an error (`utils.config.loading` words it). The whole `Config` goes into every
+`configs/config.yaml` repeats the defaults with a comment for each; a test holds the two together.
+An unknown key is an error (`utils.config.loading` words it). The whole `Config` goes into every
 checkpoint as plain data.
 """
 
@@ -9,15 +9,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+
+def _no_bool(value: Any) -> Any:
+    # Python counts with booleans, so `batch_size: yes` would be 1 without a word.
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+"""Finite."""
+Integer = Annotated[int, BeforeValidator(_no_bool)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
 """In [0, 1]."""
-Threshold = Annotated[float, Field(gt=0, le=1)]
+Threshold = Annotated[Number, Field(gt=0, le=1)]
 """In (0, 1]: at 0 every moment would be an event."""
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Seconds = NonNegative
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[Integer, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -51,13 +70,13 @@ class DataConfig(Section):
     val_annotations: str | None = "data/val/annotations.json"
     val_video_dir: str | None = None
     frame_sampling_rate: Positive = 3.0
-    clip_window_size: Annotated[int, Field(ge=2)] = 16
+    clip_window_size: Annotated[Integer, Field(ge=2)] = 16
     max_frames: Count | None = None
-    image_size: Annotated[int, Field(ge=16)] = 224
+    image_size: Annotated[Integer, Field(ge=16)] = 224
     resize_mode: Literal["crop", "stretch", "letterbox"] = "crop"
     decoder: str = "pyav"
     cache_dir: str | None = "cache"
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: Annotated[Integer, Field(ge=0)] = 0
     point_radius_seconds: Positive = 0.5
 
 
@@ -76,7 +95,7 @@ class VisualEncoderConfig(Section):
     type: str = "resnet18"
     weights: str | None = "imagenet"
     feature_dim: Count | None = 512
-    pool_grid: Annotated[int, Field(ge=1, le=16)] = 1
+    pool_grid: Annotated[Integer, Field(ge=1, le=16)] = 1
     motion: MotionConfig = Field(default_factory=MotionConfig)
 
     @field_validator("weights")
@@ -90,7 +109,7 @@ class TriggerDetectorConfig(Section):
     """Features of single frames to one logit for each trigger class."""
 
     hidden_dims: list[Count] = Field(default_factory=lambda: [256])
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     num_classes: Count | None = None
     threshold: Threshold = 0.5
     candidate_threshold: Probability = 0.1
@@ -103,9 +122,9 @@ class TimeAwareEncoderConfig(Section):
     hidden_dim: Count = 256
     num_layers: Count = 2
     num_heads: Count = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     causal: bool = False
-    window_size: Annotated[int, Field(ge=2)] | None = None
+    window_size: Annotated[Integer, Field(ge=2)] | None = None
 
 
 class LlmConfig(Section):
@@ -127,7 +146,9 @@ class ModelConfig(Section):
     @classmethod
     def _distinct(cls, labels: list[str] | None) -> list[str] | None:
         if labels is not None and (not labels or len(set(labels)) != len(labels)):
-            raise ValueError(f"must name each class once, got {labels}")
+            raise ValueError("must name each class once, or be null")
+        if labels is not None and not all(label.strip() for label in labels):
+            raise ValueError("must not hold an empty name")
         return labels
 
     @model_validator(mode="after")
@@ -171,10 +192,10 @@ class LossConfig(Section):
 
     type: str = "bce"
     positive_weight: Positive | Literal["auto"] | None = None
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    focal_gamma: NonNegative = 2.0
     focal_alpha: Probability = 0.25
-    trigger_weight: Annotated[float, Field(ge=0)] = 1.0
-    temporal_weight: Annotated[float, Field(ge=0)] = 1.0
+    trigger_weight: NonNegative = 1.0
+    temporal_weight: NonNegative = 1.0
 
 
 class AugmentationConfig(Section):
@@ -182,11 +203,11 @@ class AugmentationConfig(Section):
 
     enabled: bool = True
     horizontal_flip: Probability = 0.5
-    crop_scale_min: Annotated[float, Field(gt=0, le=1)] = 0.8
-    brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
-    contrast: Annotated[float, Field(ge=0, le=1)] = 0.2
-    saturation: Annotated[float, Field(ge=0, le=1)] = 0.2
-    cached_copies: Annotated[int, Field(ge=0)] = 0
+    crop_scale_min: Annotated[Number, Field(gt=0, le=1)] = 0.8
+    brightness: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    contrast: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    saturation: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    cached_copies: Annotated[Integer, Field(ge=0)] = 0
 
 
 class LearningRatesConfig(Section):
@@ -206,8 +227,8 @@ class TrainingConfig(Section):
     event_fraction: Probability = 0.5
     learning_rate: Positive = 1e-4
     learning_rates: LearningRatesConfig = Field(default_factory=LearningRatesConfig)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: NonNegative = 0.05
+    warmup_fraction: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     gradient_accumulation_steps: Count = 1
     max_gradient_norm: Positive | None = 1.0
     use_mixed_precision: bool = True
@@ -220,7 +241,7 @@ class TrainingConfig(Section):
     validate_every: Count = 1
     checkpoint_dir: str = "checkpoints"
     log_dir: str = "logs"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
 
 
 class FreezingConfig(Section):
@@ -229,7 +250,14 @@ class FreezingConfig(Section):
     visual_backbone: bool = False
     trigger_detector: bool = False
     time_aware_encoder: bool = False
-    llm_base: Literal[True] = True
+    llm_base: bool = True
+
+    @field_validator("llm_base")
+    @classmethod
+    def _is_never_trained(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError("must be true; the describer's base model is never trained here")
+        return value
 
 
 class InferenceConfig(Section):
@@ -238,7 +266,7 @@ class InferenceConfig(Section):
     batch_size: Count = 16
     save_scores: bool = False
     thumbnails: bool = True
-    thumbnail_size: Annotated[int, Field(ge=16)] = 320
+    thumbnail_size: Annotated[Integer, Field(ge=16)] = 320
 
 
 class Config(Section):

@@ -7,8 +7,8 @@ First step of the training road. A file is JSON::
                  "events": [{"start": 7.48, "end": 9.48, "label": "fight"}]}]}
 
 Times are seconds from the first frame; ``[start, end)`` is half-open. An event may be a point,
-``{"time": 7.5, "label": ...}``. Events and videos may carry a ``description``. Paths are relative to
-``video_dir``, by default the folder of the file. Fields that are not known here are kept.
+``{"time": 7.5, "label": ...}``. Events and videos may carry a ``description``. Paths are relative
+to ``video_dir``, by default the folder of the file. Fields that are not known here are kept.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from utils.errors import AnnotationError
 from utils.registry import suggestion
 
 END_TOLERANCE_SECONDS = 0.5
-"""How far an event may pass the stated duration: containers round, and count the last frame or not."""
+"""How far an event may pass the stated duration: containers round, or leave out the last frame."""
 
+_TOP_FIELDS = {"labels", "videos"}
 _EVENT_FIELDS = {"start", "end", "time", "label", "description"}
 _VIDEO_FIELDS = {"video", "duration", "fps", "group", "description", "events"}
 
@@ -53,12 +55,17 @@ class AnnotatedEvent:
     description: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Written so that NaN fails.
+        if not 0 <= self.start <= self.end < math.inf:
+            raise ValueError(f"'{self.label}' from {self.start} to {self.end} is no interval")
+
     @property
     def is_point(self) -> bool:
         return self.start == self.end
 
     def spread(self, radius_seconds: float) -> tuple[float, float]:
-        """The interval ``[start, end)`` in seconds; a point reaches ``radius_seconds`` to either side."""
+        """``[start, end)`` in seconds; a point reaches ``radius_seconds`` to either side."""
         if self.is_point:
             return max(0.0, self.start - radius_seconds), self.end + radius_seconds
         return self.start, self.end
@@ -97,11 +104,13 @@ class AnnotationSet:
         labels: Class names; their order is the order of the model's K outputs.
         videos: In the order of the file.
         path: The file, or None for a set made in memory.
+        extra: Further fields of the file, as they were.
     """
 
     labels: tuple[str, ...]
     videos: tuple[VideoAnnotation, ...]
     path: Path | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_labels(self, labels: Sequence[str]) -> AnnotationSet:
         """The same videos for a model that knows ``labels``, in the model's order.
@@ -113,7 +122,7 @@ class AnnotationSet:
             for index, event in enumerate(video.events):
                 if event.label not in labels:
                     raise _unknown_label(self.path, video.video, index, event.label, labels)
-        return AnnotationSet(labels=tuple(labels), videos=self.videos, path=self.path)
+        return replace(self, labels=tuple(labels))
 
 
 def frame_targets(
@@ -152,12 +161,13 @@ def load_annotations(
         video_dir: Folder that video paths are relative to; by default that of ``path``.
 
     Raises:
-        AnnotationError: The file is missing, no JSON, or breaks a rule; the message names the video,
-            the event by its number and label, and the field.
+        AnnotationError: The file is missing, no JSON, or breaks a rule; the message names the
+            video, the event by its number and label, and the field.
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows put a byte order mark first.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise AnnotationError(
             f"{path}: no such annotation file; data.train_annotations and data.val_annotations "
@@ -168,8 +178,10 @@ def load_annotations(
     if not text.strip():
         raise AnnotationError(f"{path}: the file is empty; it needs 'labels' and 'videos'")
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(
+            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: not valid JSON: {error}") from error
     folder = Path(video_dir) if video_dir is not None else path.parent
     if not isinstance(content, dict):
@@ -179,27 +191,41 @@ def load_annotations(
     if not isinstance(entries, list) or not entries:
         raise AnnotationError(f"{path}: 'videos' must be a list with at least one video")
     videos: list[VideoAnnotation] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, int] = {}  # By normal path: 'a.mp4' and './a.mp4' are one video.
     for number, entry in enumerate(entries):
         video = _read_video(path, folder, number, entry, labels)
-        if video.video in seen:
+        normal = os.path.normpath(video.path)
+        if normal in seen:
             raise AnnotationError(
-                f"{path}: video '{video.video}' is listed twice (entries {seen[video.video]} and "
+                f"{path}: video '{video.video}' is listed twice (entries {seen[normal]} and "
                 f"{number}); join their events"
             )
-        seen[video.video] = number
+        seen[normal] = number
         videos.append(video)
-    return AnnotationSet(labels=labels, videos=tuple(videos), path=path)
+    extra = {key: value for key, value in content.items() if key not in _TOP_FIELDS}
+    return AnnotationSet(labels=labels, videos=tuple(videos), path=path, extra=extra)
 
 
 def save_annotations(annotations: AnnotationSet, path: str | os.PathLike[str]) -> None:
-    """Write ``annotations`` as JSON: aside first, then renamed, so that no half file is ever seen."""
+    """Write ``annotations`` as JSON: aside first, then renamed, so that no half file is ever seen.
+
+    Raises:
+        AnnotationError: The file cannot be written.
+    """
     path = Path(path)
     content = {
         "labels": list(annotations.labels),
+        **annotations.extra,
         "videos": [_video_to_plain(video) for video in annotations.videos],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(content, path)
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as temporary:
@@ -238,6 +264,20 @@ def _event_to_plain(event: AnnotatedEvent) -> dict[str, Any]:
     return {**times, "label": event.label, **described, **event.extra}
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # JSON readers keep the last of two 'events' lists and lose the first without a word.
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the field '{twice}' twice")
+    return content
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON value")
+
+
 def _read_labels(path: Path, value: Any) -> tuple[str, ...]:
     if (
         not isinstance(value, list)
@@ -256,13 +296,13 @@ def _read_video(
     if not isinstance(entry, dict):
         raise AnnotationError(f"{path}: video {number} must be an object, got {entry!r:.80}")
     name = entry.get("video")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise AnnotationError(f"{path}: video {number}: 'video' must be a path, got {name!r:.80}")
     where = f"{path}: video '{name}'"
     duration = _number(where, "duration", entry.get("duration"), optional=True)
     if duration is not None and duration <= 0:
         raise AnnotationError(f"{where}: 'duration' must be above 0 seconds, got {duration:g}")
-    fps = _number(where, "fps", entry.get("fps"), optional=True)
+    fps = _number(where, "fps", entry.get("fps"), what="a number", optional=True)
     if fps is not None and fps <= 0:
         raise AnnotationError(f"{where}: 'fps' must be above 0, got {fps:g}")
     events = entry.get("events", [])
@@ -328,13 +368,21 @@ def _read_event(
     )
 
 
-def _number(where: str, name: str, value: Any, *, optional: bool = False) -> Any:
+def _number(
+    where: str,
+    name: str,
+    value: Any,
+    *,
+    what: str = "a number of seconds",
+    optional: bool = False,
+) -> Any:
     """``value`` as a finite float; None passes where it is ``optional``."""
     if value is None and optional:
         return None
-    # bool is an int in Python, and JSON's `true` is no time.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise AnnotationError(f"{where}: '{name}' must be a number of seconds, got {value!r:.80}")
+    # bool is an int in Python, and JSON's `true` is no time. Integers of JSON have no largest.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:
+        raise AnnotationError(f"{where}: '{name}' must be {what}, got {value!r:.80}")
     return float(value)
 
 

@@ -1,8 +1,8 @@
 """Clip-consistent augmentation: one draw of flip, crop and colours for all frames of a clip.
 
-The draw is a function of the generator that is handed in, so that a clip's augmentation depends on (seed,
-epoch, position) alone. Frames and their motion neighbours get the same change: otherwise the change
-itself would look like motion.
+The draw is a function of the generator that is handed in, so that a clip's augmentation depends on
+(seed, epoch, position) alone. Frames and their motion neighbours get the same change, pixel by
+pixel: otherwise the change itself would look like motion.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from torchvision.transforms.v2 import functional
 
 from utils.config.schema import AugmentationConfig
 
+AUGMENTATION_VERSION = 2
+"""Raised whenever the same draw would give other pixels; in the cache key of augmented copies."""
+
+_MIDDLE_GRAY = 127.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugmentation:
@@ -26,7 +31,7 @@ class ClipAugmentation:
         flip: Whether left and right change places.
         crop: ``(top, left, height, width)`` as shares of the picture.
         brightness: Factor.
-        contrast: Factor.
+        contrast: Factor on the distance to middle grey.
         saturation: Factor.
     """
 
@@ -61,7 +66,7 @@ class ClipAugmentation:
             The same shape and type.
         """
         height, width = frames.shape[-2:]
-        pictures = frames.unflatten(1, (-1, 3)).flatten(0, 1)
+        pictures = frames.reshape(-1, 3, height, width)
         if self.flip:
             pictures = functional.horizontal_flip(pictures)
         top, left, crop_height, crop_width = self.crop
@@ -76,16 +81,29 @@ class ClipAugmentation:
         )
         for adjust, factor in (
             (functional.adjust_brightness, self.brightness),
-            (functional.adjust_contrast, self.contrast),
+            (_adjust_contrast, self.contrast),
             (functional.adjust_saturation, self.saturation),
         ):
             if factor != 1:
                 pictures = adjust(pictures, factor)
-        return pictures.unflatten(0, (len(frames), -1)).flatten(1, 2)
+        return pictures.reshape(frames.shape)
+
+
+def _adjust_contrast(pictures: Tensor, factor: float) -> Tensor:
+    # torchvision turns around the mean of each picture: who walks in would then change the light on
+    # the still background, and motion images would show it.
+    changed: Tensor = (pictures.float() - _MIDDLE_GRAY) * factor + _MIDDLE_GRAY
+    return changed.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def generator_for(*key: int) -> np.random.Generator:
-    """A generator that depends on ``key`` alone, such as (seed, epoch, position)."""
+    """A generator that depends on ``key`` alone, such as (seed, epoch, position).
+
+    Args:
+        key: Numbers in ``[0, 2**32)``. A larger one would spill into the place of the next; and a
+            shorter key is the same as a longer one that ends in zeros.
+    """
+    assert all(0 <= part < 2**32 for part in key), f"{key} does not fit"
     return np.random.default_rng(np.random.SeedSequence(key))
 
 

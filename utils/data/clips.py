@@ -1,7 +1,7 @@
 """`ClipDataset` and `ClipSampler`: fixed-length training clips from videos of any length.
 
-Which clip stands at which place of which epoch, and how it is augmented, is a function of (seed, epoch,
-position) alone: no iterator carries state, so a run can be resumed anywhere.
+Which clip stands at which place of which epoch, and how it is augmented, is a function of (seed,
+epoch, position) alone: no iterator carries state, so a run can be resumed anywhere.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class ClipDataset(Dataset[Clip]):
     Args:
         videos: At least one.
         window_size: T, frames a clip.
-        event_fraction: Share of clips that are placed on an event; which one is drawn by class first, so
-            that a rare class is seen as often as a common one. The others are placed on background.
+        event_fraction: Share of clips that are placed on an event; which one is drawn by class
+            first, so that a rare class is seen as often as a common one. The others are placed on
+            background.
         augmentation: For frames; of backbone features, one of the cached copies is drawn instead.
         seed: Of the run.
 
@@ -117,6 +118,14 @@ class ClipDataset(Dataset[Clip]):
             first_sample=first,
         )
 
+    def targets_at(self, place: ClipPosition) -> Tensor:
+        """Targets of the clip at ``place``, padding left out, without reading its frames."""
+        video_index, first = self._place(
+            generator_for(self._seed, place.epoch, place.position, _CLIP)
+        )
+        targets = self.videos[video_index].targets[first : first + self._window_size]
+        return torch.from_numpy(np.array(targets))
+
     def describe(self, clip: Clip, row: int) -> str:
         """Video and time of the clip in ``row`` of a batch, for error messages."""
         video = self.videos[int(torch.as_tensor(clip.video_index)[row])]
@@ -142,8 +151,10 @@ class ClipDataset(Dataset[Clip]):
         is_features = video.inputs.dtype != np.uint8
         if is_features:
             choices = (video.inputs, *video.copies)
-            chosen = choices[changes.integers(len(choices))] if self._augmentation.enabled else (
-                video.inputs
+            chosen = (
+                choices[changes.integers(len(choices))]
+                if self._augmentation.enabled
+                else (video.inputs)
             )
             return torch.from_numpy(np.array(chosen[part], np.float32))
         frames = torch.from_numpy(np.array(video.inputs[part]))
@@ -174,7 +185,8 @@ class ClipSampler(Sampler[ClipPosition]):
             yield ClipPosition(self.epoch, position)
 
     def __len__(self) -> int:
-        return self.clips_per_epoch - self.first
+        # A run may be resumed with shorter epochs, beyond the end of the one it was stopped in.
+        return max(0, self.clips_per_epoch - self.first)
 
 
 def _pad(values: Tensor, num_frames: int) -> Tensor:

@@ -1,14 +1,15 @@
 """`VideoInputs`: what a model reads of one annotated video, and the two ways to get it from disk.
 
-`load_frames` decodes once and caches the processed frames; `load_features` runs them through a frozen
-backbone once and caches what comes out, so that training touches neither decoder nor backbone again.
+`load_frames` decodes once and caches the processed frames; `load_features` runs them through a
+frozen backbone once and caches what comes out, so that training touches neither decoder nor
+backbone again.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from utils.config.schema import DataConfig
 from utils.data.annotations import AnnotatedEvent, VideoAnnotation, frame_targets
-from utils.data.array_cache import ArrayCache, CacheEntry, file_hash
+from utils.data.array_cache import ArrayCache, CacheEntry, CacheError, file_hash
 from utils.errors import EmptyVideoError
 from utils.video.processor import VideoProcessor
 from utils.video.sampler import FrameSampler, SampledFrame
@@ -36,7 +37,7 @@ _Time = tuple[float, int]
 """Timestamp in seconds and frame_index of one sample."""
 
 EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
-"""``(frames (T, C, S, S) uint8, number of the augmented copy) -> backbone features (T, R)``; copy 0 is plain."""
+"""``(frames (T, C, S, S) uint8, copy) -> backbone features (T, R)``; copy 0 is the plain one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,17 +123,11 @@ class VideoInputsLoader:
                 np.concatenate([frames.numpy() for frames, _ in chunks]),
                 [time for _, times in chunks for time in times],
             )
-        key = {**self._key(video), "content": "frames"}
-        entry = self._cache.get(key)
-        if entry is None:
-            with self._cache.create(key) as writer:
-                times: list[_Time] = []
-                for frames, chunk_times in self._chunks(video):
-                    writer.append(frames.numpy())
-                    times += chunk_times
-                writer.side.update(_side_arrays(times))
-            entry = self._cache.get(key)
-            assert entry is not None, "an entry that was just written is there"
+        entry = self._entry(
+            self._cache,
+            {**self._key(video), "content": "frames"},
+            ((frames.numpy(), times) for frames, times in self._chunks(video)),
+        )
         return self._from_entry(video, entry, entry.data, ())
 
     def load_features(
@@ -156,23 +151,43 @@ class VideoInputsLoader:
             "encoder": encoder_key,
             "num_copies": num_copies,
         }
-        entry = self._cache.get(key)
-        if entry is None:
-            with self._cache.create(key) as writer:
-                times: list[_Time] = []
-                for frames, chunk_times in self._chunks(video):
-                    copies = [encode(frames, copy) for copy in range(num_copies + 1)]
-                    writer.append(np.stack(copies, axis=1))
-                    times += chunk_times
-                writer.side.update(_side_arrays(times))
-            entry = self._cache.get(key)
-            assert entry is not None, "an entry that was just written is there"
+        if num_copies:
+            from utils.data.augmentation import AUGMENTATION_VERSION
+
+            key["augmentation_version"] = AUGMENTATION_VERSION
+        rows = (
+            (np.stack([encode(frames, copy) for copy in range(num_copies + 1)], axis=1), times)
+            for frames, times in self._chunks(video)
+        )
+        entry = self._entry(self._cache, key, rows)
         return self._from_entry(
             video,
             entry,
             entry.data[:, 0],
             tuple(entry.data[:, copy] for copy in range(1, num_copies + 1)),
         )
+
+    def _entry(
+        self,
+        cache: ArrayCache,
+        key: Mapping[str, Any],
+        chunks: Generator[tuple[NDArray[Any], list[_Time]]],
+    ) -> CacheEntry:
+        """The entry of ``key``, made from ``chunks`` where there is none."""
+        entry = cache.get(key)
+        if entry is None:
+            with cache.create(key) as writer:
+                times: list[_Time] = []
+                for rows, chunk_times in chunks:
+                    writer.append(rows)
+                    times += chunk_times
+                writer.side.update(_side_arrays(times))
+            entry = cache.get(key)
+        if entry is None:
+            raise CacheError(
+                f"{cache.folder}: what was just written cannot be read back; is the disk sound?"
+            )
+        return entry
 
     def _key(self, video: VideoAnnotation) -> dict[str, Any]:
         config = self._config
@@ -190,9 +205,7 @@ class VideoInputsLoader:
             "resize_mode": config.resize_mode,
         }
 
-    def _chunks(
-        self, video: VideoAnnotation
-    ) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
+    def _chunks(self, video: VideoAnnotation) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
         with VideoSource.open(video.path, decoder=self._config.decoder) as source:
             samples = self._sampler.stream(source)
             is_empty = True
@@ -242,7 +255,7 @@ class VideoInputsLoader:
 
 
 def stack_samples(samples: Sequence[SampledFrame]) -> NDArray[np.uint8]:
-    """``(T, H, W, 3)``, or with neighbours ``(T, 1 + 2S, H, W, 3)``, as `VideoProcessor` takes them."""
+    """``(T, H, W, 3)``, or with neighbours ``(T, 1 + 2S, H, W, 3)``, for `VideoProcessor`."""
     if not samples[0].neighbors:
         return np.stack([sample.image for sample in samples])
     return np.stack([np.stack((sample.image, *sample.neighbors)) for sample in samples])

@@ -1,1 +1,1 @@
-"""Training: losses, optimizer and schedule, and the `Trainer` that is handed model, data and evaluator."""
+"""Training: losses, optimizer, schedule, and the `Trainer` that puts them to work."""

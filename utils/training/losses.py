@@ -1,7 +1,7 @@
 """Losses for K independent trigger classes, most of whose frames are negative.
 
-Each entry makes a function ``(logits (B, T, K), targets (B, T, K)) -> losses (B, T, K)``; the trainer takes the
-mean over valid frames and classes.
+Each entry makes a function ``(logits (B, T, K), targets (B, T, K)) -> losses (B, T, K)``; the
+trainer takes the mean over valid frames and classes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ LOSSES = Registry(
         "focal": "utils.training.losses:focal",
     },
 )
+
+_SMALLEST_WRONG = 1e-12
+"""Below it a frame counts as fully right; sigmoids reach 0 in float32 from about -104 on."""
 
 FrameLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,10 +65,11 @@ def focal(config: LossConfig, positive_weight: Tensor | None) -> FrameLoss:
         cross_entropy = functional.binary_cross_entropy_with_logits(
             logits, targets, pos_weight=positive_weight, reduction="none"
         )
-        probability = logits.sigmoid()
-        correct = probability * targets + (1 - probability) * (1 - targets)
+        # 1 - p_t from the logits: as a difference it is exactly 0 for a sure frame, and the
+        # gradient of 0 ** gamma is infinite for a gamma below 1.
+        wrong = logits.sigmoid() * (1 - targets) + (-logits).sigmoid() * targets
         balance = alpha * targets + (1 - alpha) * (1 - targets)
-        return balance * (1 - correct) ** gamma * cross_entropy
+        return balance * wrong.clamp(min=_SMALLEST_WRONG) ** gamma * cross_entropy
 
     return loss
 
@@ -80,8 +84,8 @@ def balancing_weight(targets: Tensor) -> Tensor:
     """``(K,)`` ratio of negative to positive frames, which makes both weigh the same.
 
     Args:
-        targets: ``(N, K)``, of the frames that training draws (not of the raw videos: the sampler has
-            balanced those already).
+        targets: ``(N, K)``, of the frames that training draws (not of the raw videos: the sampler
+            has balanced those already).
 
     Returns:
         1 for a class without positives, at least 0.1 and at most 100.

@@ -51,8 +51,8 @@ def build_optimizer(
 def warmup_cosine_factor(step: int, *, total_steps: int, warmup_steps: int) -> float:
     """Factor on the learning rate of update ``step`` (0-based).
 
-    Rises linearly over ``warmup_steps`` updates to 1, then falls on a half cosine to `FINAL_FACTOR` at
-    ``total_steps`` (Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts).
+    Rises linearly over ``warmup_steps`` updates to 1, then falls on a half cosine to `FINAL_FACTOR`
+    at ``total_steps`` (Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts).
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
@@ -65,7 +65,5 @@ def build_schedule(optimizer: Optimizer, config: TrainingConfig, total_steps: in
     warmup_steps = round(config.warmup_fraction * total_steps)
     return LambdaLR(
         optimizer,
-        lambda step: warmup_cosine_factor(
-            step, total_steps=total_steps, warmup_steps=warmup_steps
-        ),
+        lambda step: warmup_cosine_factor(step, total_steps=total_steps, warmup_steps=warmup_steps),
     )

@@ -55,3 +55,15 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous.clear()
+
+
+def leave_signals_to_parent(worker: int = 0) -> None:
+    """``worker_init_fn`` of a loader: Ctrl-C goes to every process, but is for the parent.
+
+    A forked worker also inherits the parent's `StopSignal`; it would outlive the first SIGTERM.
+
+    Args:
+        worker: Its number, which the loader passes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

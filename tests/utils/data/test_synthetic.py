@@ -428,7 +428,7 @@ class TestWriter:
                 assert sorted(p.name for p in video.path.parent.glob(".*")) == []
             groups.append({video.group for video in annotations.videos})
         assert groups[0] == {"train_camera_000", "train_camera_001"}
-        assert not groups[0] & groups[1] and not groups[1] & groups[2] and not groups[0] & groups[2]
+        assert len(set.union(*groups)) == sum(len(names) for names in groups)
 
     def test_videos_show_what_was_drawn_when_it_was_drawn(self, tmp_path: Path) -> None:
         made = tiny(num_videos={"val": 1}, width=128, height=72)
@@ -480,6 +480,18 @@ class TestWriter:
         names = {path.name for path in (tmp_path / "val").iterdir()}
         assert names == {"annotations.json", "video_000.mp4", "notes.txt", "video_007.mp4"}
         assert all(path.read_text() == "mine" for path in foreign)
+
+    def test_foreign_videos_are_not_replaced(self, tmp_path: Path) -> None:
+        made = tiny(num_videos={"train": 1, "val": 2})
+        write_dataset(tmp_path, tiny(num_videos={"train": 1}))
+        path = tmp_path / "val/video_001.mp4"
+        path.parent.mkdir()
+        path.write_text("mine")
+        with pytest.raises(UsageError, match=r"video_001\.mp4 was not written by this command"):
+            write_dataset(tmp_path, made, overwrite=True)
+        assert path.read_text() == "mine"
+        # The refusal comes before anything of the other split is touched.
+        assert (tmp_path / "train/annotations.json").exists()
 
     @pytest.mark.parametrize(
         "content", ['{"labels": ["a"], "videos": [{"video": "a.mp4", "events": []}]}', "[]"]

@@ -44,11 +44,12 @@ _YIELDS: dict[_Incident, Counter[str]] = {
     "gathering": Counter({PERSON_WALKING: 2, CROWDED_SCENE: 1}),
 }
 _WEIGHTS: dict[_Incident, float] = {
-    "stop": 0.42,
-    "walk": 0.26,
-    "procession": 0.16,
-    "gathering": 0.16,
+    "stop": 0.52,
+    "walk": 0.24,
+    "procession": 0.14,
+    "gathering": 0.10,
 }
+"""How likely each is. Crowds fill much more time than stops do, so they are rarer."""
 
 _MAX_LOOSE_PEOPLE = 3
 _MAX_LOOSE_STANDING = 2
@@ -69,7 +70,7 @@ def write_script(
     key: tuple[int, ...],
     duration: float,
     num_events: int,
-    distractors_per_minute: float = 9.0,
+    distractors_per_minute: float = 12.0,
     labels: Sequence[str] = LABELS,
     first_incident: int = 0,
 ) -> SceneScript:
@@ -161,10 +162,11 @@ class _Author:
         costs = {
             name: sum(counts[label] for label in self.labels) for name, counts in _YIELDS.items()
         }
-        # A crowd without its label would be an unannotated one; walkers alone likewise.
+        # Where crowds are no class, walkers come in small groups only.
         if CROWDED_SCENE not in self.labels:
             costs["procession"] = costs["gathering"] = 0
-        turn: tuple[_Incident, ...] = ("stop", "gathering", "walk", "procession")
+        turn: tuple[_Incident, ...]
+        turn = ("stop", "gathering", "stop", "walk", "stop", "procession")
         chosen: list[_Incident] = []
         left = num_events
         while left:
@@ -172,6 +174,7 @@ class _Author:
             if not open_to_choice:
                 return None
             wanted = turn[first % len(turn)]
+            # A wish, which later attempts give up if it is what does not fit.
             if not chosen and wanted in open_to_choice and self.key[-1] < _MAX_ATTEMPTS // 2:
                 incident = wanted
             else:
@@ -228,7 +231,7 @@ class _Author:
         return Phase((goal - origin) / speed, speed, speed)
 
     def some_beginning(self) -> float:
-        """When people might begin to walk: any time, or soon after others ended, to fill gaps well."""
+        """When people might begin to walk: any time, or soon after others, to waste no gap."""
         if self.walks and self.rng.random() < 0.5:
             _, end = self.walks[int(self.rng.integers(len(self.walks)))]
             return end + _GAP_SECONDS + self.uniform(0, 1)

@@ -1,0 +1,144 @@
+"""`infer_triggered_analysis`: the same as the cascade, and clear about bad input."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from models import VideoTriggerModel
+from pipeline.cascade import Cascade, CascadeSettings
+from pipeline.describers.template import TemplateDescriber
+from pipeline.scorers.checkpoint import CheckpointScorer
+from utils import FrameSampler, VideoProcessor
+from utils.checkpoint import load_checkpoint
+from utils.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_helpers() -> ModuleType:
+    # Test folders are no packages, so the helper beside them is loaded by its path.
+    name = "video_trigger_test_pipeline_files"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "pipeline_files.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = load_helpers().write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(video: Path) -> VideoTriggerModel:
+    tiny: VideoTriggerModel = load_helpers().tiny_model(video)
+    return tiny
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_size: int) -> None:
+    helpers = load_helpers()
+    path = helpers.write_checkpoint(tmp_path / "c.pt", video, causal=causal)
+    result = Cascade(
+        CheckpointScorer.load(path),
+        TemplateDescriber(),
+        CascadeSettings(threshold=0.4, candidate_threshold=0.5),
+    ).run(video)
+    assert len(result.events) >= 3
+
+    # As a user of the Python API types it.
+    frames, timestamps = FrameSampler(fps=helpers.SAMPLING_FPS).sample_frames(str(video))
+    tensors = VideoProcessor(helpers.IMAGE_SIZE).process_frames(frames)
+    checkpoint = torch.load(path)
+    model = VideoTriggerModel.from_config(checkpoint["config"]["model"])
+    model.load_state_dict(checkpoint["model_state_dict"])
+    model.eval()
+    analysis = model.infer_triggered_analysis(
+        tensors,
+        timestamps=torch.tensor(timestamps),
+        trigger_threshold=0.4,
+        batch_size=batch_size,
+    )
+
+    assert analysis["num_frames_analyzed"] == result.totals.num_frames
+    assert analysis["num_candidate_frames"] == result.totals.num_candidates
+    assert analysis["num_triggers_detected"] == len(result.events)
+    for trigger, described in zip(analysis["triggers"], result.events, strict=True):
+        event = described.event
+        assert trigger["label"] == event.label
+        assert trigger["start"] == pytest.approx(event.start)
+        assert trigger["timestamp"] == event.timestamp
+        # Every other source frame was sampled.
+        assert trigger["frame_index"] * 2 == event.frame_index
+        assert trigger["trigger_confidence"] == pytest.approx(event.confidence, abs=1e-5)
+        if event.end < 9.9:  # Where the video ends, a clip does not know.
+            assert trigger["end"] == pytest.approx(event.end)
+            assert trigger["analysis"] == described.analysis
+    assert analysis["video_summary"].startswith(f"{len(result.events)} events in 0:09.9: ")
+
+
+def test_default_threshold_and_times(model: VideoTriggerModel) -> None:
+    clip = torch.rand(12, 3, 32, 32)
+    analysis = model.infer_triggered_analysis(clip)
+    explicit = model.infer_triggered_analysis(
+        clip, timestamps=torch.arange(12) / 3, trigger_threshold=0.6
+    )
+    assert analysis["num_frames_analyzed"] == 12
+    assert analysis["num_triggers_detected"] == explicit["num_triggers_detected"]
+    assert analysis["video_summary"] == explicit["video_summary"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_training_mode_is_left_as_it_was(video: Path, training: bool) -> None:
+    model = load_helpers().tiny_model(video).train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.infer_triggered_analysis(torch.rand(5, 3, 32, 32))
+    assert model.training is training
+    # Batch-norm statistics included.
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+CLIP = torch.zeros(4, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("frames", "arguments", "message"),
+    [
+        (CLIP[None], {}, r"frames must be one clip, \(T, 3, H, W\), .* got \(1, 4, 3, 32, 32\)"),
+        (torch.zeros(4, 9, 32, 32), {}, r"got \(4, 9, 32, 32\)"),
+        (CLIP[:0], {}, r"got \(0, 3, 32, 32\)"),
+        (CLIP.to(torch.uint8), {}, r"frames must be floats in \[0, 1\], got torch\.uint8"),
+        (CLIP, {"timestamps": torch.zeros(3)}, r"timestamps must be \(4,\), .* got \(3,\)"),
+        (CLIP, {"timestamps": torch.tensor([0.0, 1, 1, 2])}, "that rise from frame to frame"),
+        (CLIP, {"timestamps": torch.tensor([-1.0, 0, 1, 2])}, "seconds from 0 on"),
+        (CLIP, {"timestamps": torch.tensor([0.0, 1, 2, torch.nan])}, "seconds from 0 on"),
+        (CLIP, {"trigger_threshold": 0}, "trigger_threshold must be above 0 and at most 1, got 0"),
+        (CLIP, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ],
+)
+def test_bad_input(
+    model: VideoTriggerModel, frames: torch.Tensor, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        model.infer_triggered_analysis(frames, **arguments)
+
+
+def test_motion_model_says_how_to_sample(video: Path, tmp_path: Path) -> None:
+    path = load_helpers().write_checkpoint(tmp_path / "c.pt", video, motion=True)
+    model = VideoTriggerModel.from_config(load_checkpoint(path)["config"]["model"])
+    with pytest.raises(UsageError, match=r"neighbor_offsets_seconds=\(0\.08,\)"):
+        model.infer_triggered_analysis(CLIP)

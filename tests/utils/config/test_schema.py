@@ -1,0 +1,62 @@
+"""The schema: ranges that can be reached, class names, assignments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from utils.config import Config, Section
+from utils.config.schema import ModelConfig
+
+
+def sections(section: type[BaseModel] = Config) -> Iterator[type[BaseModel]]:
+    yield section
+    for field in section.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from sections(field.annotation)
+
+
+@pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.__name__)
+def test_every_section_refuses_unknown_keys(section: type[BaseModel]) -> None:
+    assert issubclass(section, Section)
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        section.model_validate({"no_such_key": 1})
+
+
+@pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.__name__)
+def test_every_number_refuses_booleans_and_what_is_not_finite(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, bool) or not isinstance(field.default, int | float):
+            continue
+        values: list[object] = [True, float("nan"), float("inf")]
+        for value in values:
+            with pytest.raises(ValidationError) as caught:
+                section.model_validate({name: value})
+            assert caught.value.errors()[0]["loc"] == (name,)
+
+
+def test_assignments_are_validated() -> None:
+    config = Config()
+    config.training.batch_size = 4
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        config.training.batch_size = 0
+    assert config.training.batch_size == 4
+
+
+def test_class_labels() -> None:
+    assert ModelConfig(labels=["a", "b"]).class_labels() == ["a", "b"]
+    numbered = ModelConfig.model_validate({"trigger_detector": {"num_classes": 2}})
+    assert numbered.class_labels() == ["class_0", "class_1"]
+    with pytest.raises(
+        ValueError, match=r"set model.labels, or model.trigger_detector.num_classes"
+    ):
+        ModelConfig().class_labels()
+
+
+def test_defaults_are_not_shared_between_configs() -> None:
+    first, second = Config(), Config()
+    first.model.trigger_detector.hidden_dims.append(9)
+    first.data.image_size = 32
+    assert second == Config()
