@@ -7,7 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import add_common_arguments, add_config_arguments, add_device_argument, run
+from utils.cli import (
+    add_checkpoint_arguments,
+    add_common_arguments,
+    add_config_arguments,
+    add_device_argument,
+    run,
+)
 from utils.errors import UsageError
 
 
@@ -17,9 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inference.py",
         description="Find the events of videos with a trained checkpoint.",
-        epilog="Exit code: 0, 1 if a video failed, 2 for wrong usage, 130 if interrupted.",
+        epilog="Exit code: 0, 1 if a video failed, 2 for wrong usage, 130 or 143 if interrupted.",
     )
-    add_config_arguments(parser)
+    add_config_arguments(parser, stored_in="the checkpoint or score file")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--video", metavar="PATH", help="a file, a folder, or a glob in quotes")
     source.add_argument(
@@ -27,26 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="score files of an earlier run, likewise: another threshold without decoding again",
     )
-    parser.add_argument("--checkpoint", metavar="FILE", help="what train.py wrote")
+    add_checkpoint_arguments(parser, required=False)
     parser.add_argument(
         "--output",
         metavar="FILE",
         type=Path,
         default=Path("outputs/analysis.json"),
         help="the report; pictures and scores go beside it (default: %(default)s)",
-    )
-    for name, use in (("", "there is an event"), ("candidate-", "the temporal encoder looks")):
-        parser.add_argument(
-            f"--{name}threshold",
-            type=float,
-            metavar="SCORE",
-            help=f"from which score on {use} (default: the checkpoint's)",
-        )
-    parser.add_argument(
-        "--strict-loading",
-        action=flag,
-        default=False,
-        help="refuse a checkpoint with tensors that the model has no use for",
     )
     parser.add_argument("--save-scores", action=flag, help="keep every frame's scores")
     parser.add_argument("--thumbnails", action=flag, help="a picture of each event")
@@ -60,21 +53,25 @@ def analyse_videos(arguments: argparse.Namespace) -> int:
     is_replay = arguments.from_scores is not None
     if not is_replay and arguments.checkpoint is None:
         raise UsageError("--video needs --checkpoint FILE, such as checkpoints/final_checkpoint.pt")
+    if is_replay and arguments.checkpoint is not None:
+        raise UsageError(
+            "--checkpoint does nothing with --from-scores, whose scores are those of the model "
+            "that saved them; leave one of the two out"
+        )
     if is_replay and arguments.save_scores:
         raise UsageError("--save-scores needs --video; with --from-scores they are saved already")
-    from pipeline import assembly, batch, console, inputs, report, score_file, settings
+    from pipeline import assembly, batch, console, inputs, report, score_file
 
-    config = settings.load_inference_config(arguments.config, arguments.overrides)
     found = inputs.find_inputs(
         arguments.from_scores if is_replay else arguments.video,
         suffixes=(score_file.SCORES_SUFFIX,) if is_replay else inputs.VIDEO_SUFFIXES,
     )
     request = assembly.Request(
-        config=config,
+        config_name=arguments.config,
         overrides=arguments.overrides,
         threshold=arguments.threshold,
         candidate_threshold=arguments.candidate_threshold,
-        thumbnails=_flag_or(arguments.thumbnails, config.inference.thumbnails),
+        thumbnails=arguments.thumbnails,
     )
     # Opened first: that the report cannot be written is known before hours of work.
     output = arguments.output
@@ -89,23 +86,18 @@ def analyse_videos(arguments: argparse.Namespace) -> int:
                 strict=arguments.strict_loading,
             )
         )
+        save_scores = arguments.save_scores
+        if save_scores is None:
+            save_scores = analysis.config.inference.save_scores
         outcome = batch.analyse(
             analysis,
             found,
             files,
-            config=report.config_entry(
-                analysis.settings, analysis.sampling, describer=config.model.llm.describer
-            ),
-            save_scores=not is_replay
-            and _flag_or(arguments.save_scores, config.inference.save_scores),
+            save_scores=save_scores and not is_replay,
             progress=console.ProgressBar(),
         )
     print(*console.result_lines(outcome, output), sep="\n")
     return 1 if outcome.num_failed else 0
-
-
-def _flag_or(flag: bool | None, default: bool) -> bool:
-    return default if flag is None else flag
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ class VisualEncoder(nn.Module):
 
     The features of one frame are, in this order: the backbone's feature map pooled on a grid of
     ``pool_grid`` x ``pool_grid``; with motion, that of the motion image through the same backbone;
-    then five plain statistics of the differences. A layer norm and a linear layer (``feature_dim``)
+    then five plain statistics of the differences, and `motion_energy` on a grid. A layer norm and a linear layer (``feature_dim``)
     follow; these two learn even where the backbone is frozen.
 
     Args:
@@ -63,7 +63,8 @@ class VisualEncoder(nn.Module):
         self.backbone_dim = map_dim
         if config.motion.enabled:
             statistics = NUM_MOTION_STATISTICS if config.motion.statistics else 0
-            self.backbone_dim = 2 * map_dim + statistics
+            energy = 2 * config.motion.energy_grid**2
+            self.backbone_dim = 2 * map_dim + statistics + energy
         self.feature_dim = config.feature_dim or self.backbone_dim
         self.norm = nn.LayerNorm(self.backbone_dim)
         self.projection: nn.Module = (
@@ -111,6 +112,8 @@ class VisualEncoder(nn.Module):
             parts.append(self._pooled_maps(amplified))
             if self.config.motion.statistics:
                 parts.append(motion_statistics(motion))
+            if self.config.motion.energy_grid:
+                parts.append(motion_energy(motion, self.config.motion.energy_grid))
         return torch.cat(parts, dim=1).reshape(batch, length, self.backbone_dim)
 
     def project(self, backbone_features: Tensor) -> Tensor:
@@ -210,3 +213,17 @@ def motion_statistics(motion: Tensor) -> Tensor:
         dim=1,
     )
     return statistics.sqrt()
+
+
+def motion_energy(motion: Tensor, grid: int) -> Tensor:
+    """Where it moves, and how much: what a fixed camera's model needs no backbone for.
+
+    Args:
+        motion: `motion_image`, ``(N, 3, H, W)``.
+        grid: Cells along each side.
+
+    Returns:
+        ``(N, 2 · grid²)`` in [0, 1]: square roots of the mean difference in each cell, to the frame before and then
+        to the frame after.
+    """
+    return functional.adaptive_avg_pool2d(motion[:, :2], grid).flatten(1).sqrt()

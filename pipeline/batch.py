@@ -16,29 +16,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pipeline.cascade import (
-    Cascade,
-    CascadeSettings,
-    DescribedEvent,
-    Replay,
-    RunTotals,
-    ScoreObserver,
-    summarize,
-)
+from pipeline.cascade import Cascade
 from pipeline.describers.base import Describer
+from pipeline.event_stage import summarize
 from pipeline.inputs import Inputs
+from pipeline.replay import Replay
 from pipeline.report import (
     FORMAT_VERSION,
     OutputFiles,
     VideoFiles,
+    config_entry,
     event_entry,
     event_of_entry,
     loss_entry,
     video_entry,
     write_jpeg,
 )
+from pipeline.run_records import CascadeSettings, DescribedEvent, RunTotals, ScoreObserver
 from pipeline.score_file import SavedScores, ScoreWriter
+from pipeline.settings import settings_to_store
 from pipeline.timeline import TimelineColumns, TimelineText, draw_timeline
+from utils.config import Config
 from utils.errors import UsageError, VideoError
 from utils.events.records import FrameScore
 from utils.events.wording import format_time
@@ -66,6 +64,7 @@ class Analysis(abc.ABC):
         settings: Of every run.
         identity: The model, ready for JSON.
         sampling: How frames were picked and prepared, ready for JSON.
+        config: The run's.
         is_replay: Inputs are saved scores.
     """
 
@@ -75,6 +74,7 @@ class Analysis(abc.ABC):
     settings: CascadeSettings
     identity: Mapping[str, Any]
     sampling: Mapping[str, Any]
+    config: Config
 
     @abc.abstractmethod
     def open(self, path: Path, observe: ScoreObserver) -> AbstractContextManager[Run]:
@@ -90,14 +90,14 @@ class VideoAnalysis(Analysis):
 
     Args:
         cascade: What scores them.
-        decoder: Name in `utils.video.decoders.DECODERS`.
+        config: The run's.
     """
 
     is_replay = False
 
-    def __init__(self, cascade: Cascade, *, decoder: str) -> None:
+    def __init__(self, cascade: Cascade, config: Config) -> None:
         self._cascade = cascade
-        self._decoder = decoder
+        self.config = config
         self.labels = cascade.labels
         self.describer = cascade.describer
         self.settings = cascade.settings
@@ -106,7 +106,7 @@ class VideoAnalysis(Analysis):
 
     @contextmanager
     def open(self, path: Path, observe: ScoreObserver) -> Iterator[Run]:
-        with VideoSource.open(path, decoder=self._decoder) as source:
+        with VideoSource.open(path, decoder=self.config.data.decoder) as source:
             yield self._cascade.stream(source, observe=observe)
 
     def video_path(self, path: Path) -> str:
@@ -120,18 +120,24 @@ class ScoresAnalysis(Analysis):
         scores: The first score file; all must be of the same model.
         describer: Who words events.
         settings: Of every run.
+        config: That they come from.
     """
 
     is_replay = True
 
     def __init__(
-        self, scores: SavedScores, describer: Describer, settings: CascadeSettings
+        self,
+        scores: SavedScores,
+        describer: Describer,
+        settings: CascadeSettings,
+        config: Config,
     ) -> None:
         self.labels = scores.labels
         self.describer = describer
         self.settings = settings
         self.identity = scores.metadata["model"]
         self.sampling = scores.metadata["sampling"]
+        self.config = config
         self._first_path = scores.path
 
     @contextmanager
@@ -178,7 +184,6 @@ def analyse(
     inputs: Inputs,
     files: OutputFiles,
     *,
-    config: Mapping[str, Any],
     save_scores: bool,
     progress: Progress,
 ) -> AnalysisOutcome:
@@ -192,14 +197,20 @@ def analyse(
         analysis: What makes runs.
         inputs: Files.
         files: Where everything goes.
-        config: Resolved settings, for the report.
         save_scores: Write score files.
         progress: Is told how far it is.
 
     Raises:
         VideoError: The only video cannot be used.
     """
-    common = {"model": dict(analysis.identity), "config": dict(config)}
+    common = {
+        "model": dict(analysis.identity),
+        "config": config_entry(
+            analysis.settings,
+            analysis.sampling,
+            describer=analysis.config.model.llm.describer,
+        ),
+    }
     if inputs.is_single:
         entry = _analyse_one(analysis, inputs.paths[0], files, save_scores, progress)
         files.publish({"format_version": FORMAT_VERSION, **entry, **common})
@@ -320,6 +331,7 @@ def _score_metadata(analysis: Analysis, path: Path, run: Run) -> dict[str, Any]:
         "candidate_threshold": settings.candidate_threshold,
         "context_seconds": settings.events.context_seconds,
         "max_gap_seconds": run.max_gap_seconds,
+        "config": settings_to_store(analysis.config),
         "source": run.totals.source,
         "loss": loss_entry(run.totals),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 """What counts as a video in a folder. A file named by itself or by a glob may have any name."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,13 @@ def find_inputs(pattern: str, *, suffixes: Collection[str] = VIDEO_SUFFIXES) -> 
 
     Raises:
         VideoNotFoundError: There is no such file or folder.
-        UsageError: The folder or glob holds nothing of the kind.
+        UsageError: The folder or glob holds nothing of the kind, or this is no name at all.
     """
+    if not pattern:
+        # To a path it would be the current folder.
+        raise UsageError("got an empty name; give a file, a folder, or a glob in quotes")
+    if _URL.match(pattern):
+        raise UsageError(f"{pattern}: addresses are not read yet; download the video first")
     path = Path(pattern)
     if path.is_dir():
         endings = tuple(suffixes)

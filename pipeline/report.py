@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.cascade import CascadeSettings, DescribedEvent, RunTotals
+from pipeline.run_records import CascadeSettings, DescribedEvent, RunTotals
 from pipeline.score_file import SCORES_SUFFIX
+from utils.atomic_file import check_writable, write_json
 from utils.errors import UsageError
 from utils.events.records import Event
 from utils.video.source import Image
@@ -72,20 +73,13 @@ class OutputFiles:
             )
         if output.suffix != ".json":
             raise UsageError(f"--output {output} must end in .json")
-        if any(_is_same_file(output, path) for path in inputs):
-            raise UsageError(f"--output {output} is one of the inputs")
+        check_writable(output, inputs=inputs)
         self.output = output
         self._is_single = is_single
         self._names: set[str] = set()
         self._written: set[str] = set()
         self._earlier = _pictures_of_report(output)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            self._staging = Path(tempfile.mkdtemp(prefix=f".{output.stem}.", dir=output.parent))
-        except OSError as error:
-            raise UsageError(
-                f"--output {output}: cannot write there: {error.strerror or error}"
-            ) from error
+        self._staging = Path(tempfile.mkdtemp(prefix=f".{output.stem[:40]}.", dir=output.parent))
 
     def __enter__(self) -> Self:
         return self
@@ -150,14 +144,7 @@ class OutputFiles:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(path, target)
                     self._written.add(name)
-            staged = self.staged(self.output.name)
-            staged.write_text(
-                json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-                encoding="utf-8",
-                # A file name need not be text; this makes of its odd bytes what JSON reads back.
-                errors="backslashreplace",
-            )
-            os.replace(staged, self.output)
+            write_json(report, self.output)
             if is_final:
                 self._remove_stale()
         except OSError as error:
@@ -171,10 +158,6 @@ class OutputFiles:
         folder = self.output.parent / f"{self.output.stem}_files"
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _is_same_file(first: Path, second: Path) -> bool:
-    return first.exists() and second.exists() and first.samefile(second)
 
 
 def _pictures_of_report(output: Path) -> set[str]:

@@ -7,7 +7,8 @@
     trigger      (T, K) float32  probabilities of the trigger head
     temporal     (T, K) float32  probabilities of the temporal encoder; NaN where it did not look
     labels       (K,)   str
-    metadata     ()     str      JSON: format_version, video_path, model, sampling, thresholds, ...
+    metadata     ()     str      JSON: format_version, video_path, model, sampling, thresholds, ...;
+                                 ``config``: how events were made (absent in older files)
 """
 
 from __future__ import annotations

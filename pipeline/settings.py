@@ -3,7 +3,8 @@
 The model and how its frames are sampled are the checkpoint's alone. Thresholds are the checkpoint's
 too (calibration writes them there) unless a flag or an explicit ``--set`` gives others; a default
 that merely stands in the config file does not. Everything else (events, inference, describer,
-decoder, max_frames) is the config's.
+decoder, max_frames) is the config's: the file that ``--config`` names, else the config that the
+checkpoint was trained with or the one that its scores were saved with.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.cascade import CascadeSettings
-from utils.config import Config, load_config
+from pipeline.run_records import CascadeSettings
+from utils.config import Config, load_config, parse_config
 from utils.errors import ConfigError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -31,12 +32,43 @@ _IRRELEVANT = ("model.visual_encoder.weights",)
 
 
 def load_inference_config(name: str, overrides: Sequence[str]) -> Config:
-    """The config of a run of ``inference.py``.
+    """The config that a run was told to use.
+
+    Args:
+        name: As given to ``--config``.
+        overrides: As given to ``--set``.
 
     Raises:
         ConfigError: See `load_config`; or ``--set`` names a key that the checkpoint decides.
     """
-    config = load_config(name, overrides, interpolate=_USED_SECTIONS)
+    _refuse_what_the_checkpoint_decides(overrides)
+    return load_config(name, overrides, interpolate=_USED_SECTIONS)
+
+
+def stored_inference_config(
+    stored: Mapping[str, Any], overrides: Sequence[str], *, origin: str
+) -> Config:
+    """The config of a run that was told none: what a checkpoint or score file brings along.
+
+    Args:
+        stored: Plain data; what it leaves out has its default.
+        overrides: As given to ``--set``.
+        origin: The file, for messages.
+
+    Raises:
+        ConfigError: As `load_inference_config`.
+    """
+    _refuse_what_the_checkpoint_decides(overrides)
+    return parse_config(stored, overrides, origin=f"{origin}: config", interpolate=_USED_SECTIONS)
+
+
+def settings_to_store(config: Config) -> dict[str, Any]:
+    """What of a run's config makes events of scores: what score files keep for the next run."""
+    plain = config.to_plain()
+    return {"events": plain["events"], "model": {"llm": plain["model"]["llm"]}}
+
+
+def _refuse_what_the_checkpoint_decides(overrides: Sequence[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].strip()
         if _is_decided_by_checkpoint(key):
@@ -44,7 +76,6 @@ def load_inference_config(name: str, overrides: Sequence[str]) -> Config:
                 f"--set {override}: the checkpoint decides {key}; of the model, only "
                 f"{', '.join(_FREE_MODEL_KEYS)} can be changed at inference"
             )
-    return config
 
 
 def _is_decided_by_checkpoint(key: str) -> bool:
@@ -78,14 +109,7 @@ def resolve_settings(
         model_threshold: As the checkpoint or the score file has it.
         model_candidate_threshold: Likewise.
         thumbnails: Whether events carry pictures.
-
-    Raises:
-        UsageError: A flag is out of its range.
     """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
-    if candidate_threshold is not None and not 0 <= candidate_threshold <= 1:
-        raise UsageError(f"--candidate-threshold must be in [0, 1], got {candidate_threshold:g}")
     detector = config.model.trigger_detector
     return CascadeSettings(
         threshold=_first(
@@ -103,6 +127,18 @@ def resolve_settings(
         max_frames=config.data.max_frames,
         thumbnail_size=config.inference.thumbnail_size if thumbnails else None,
     )
+
+
+def check_thresholds(threshold: float | None, candidate_threshold: float | None) -> None:
+    """Refuse flags that are out of their range.
+
+    Raises:
+        UsageError: ``--threshold`` is not in (0, 1], or ``--candidate-threshold`` not in [0, 1].
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold:g}")
+    if candidate_threshold is not None and not 0 <= candidate_threshold <= 1:
+        raise UsageError(f"--candidate-threshold must be in [0, 1], got {candidate_threshold:g}")
 
 
 def _first(*values: float | None) -> float:

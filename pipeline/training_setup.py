@@ -18,6 +18,7 @@ from tqdm import tqdm
 from models.freezing import COMPONENTS, parameter_groups, set_frozen
 from models.video_trigger_model import VideoTriggerModel, resolve_model_config
 from pipeline.validator import Validator
+from utils.atomic_file import check_folder
 from utils.checkpoint import latest_checkpoint, load_checkpoint, load_model_weights
 from utils.config import Config
 from utils.data.annotations import AnnotationSet, load_annotations
@@ -72,6 +73,9 @@ def build_trainer(
         content = load_checkpoint(resume_from)
         check_resumable(content, config, source=str(resume_from))
         load_model_weights(model, content["model_state_dict"], source=str(resume_from))
+    for key in ("checkpoint_dir", "log_dir"):
+        folder = Path(getattr(config.training, key))
+        check_folder(folder, remedy=f"set training.{key} to another folder")
     model.visual_encoder.use_gradient_checkpointing = config.training.use_gradient_checkpointing
     set_frozen(model, [name for name in COMPONENTS if getattr(config.freezing, name)])
     model.to(device)

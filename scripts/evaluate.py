@@ -1,13 +1,14 @@
 """Measure a checkpoint on annotated videos, with the cascade as inference.py runs it.
 
-Prints a table and writes docs/metrics.md's keys as JSON. The trigger head's figures, which see single
-frames alone, stand beside those of the temporal encoder.
+Prints a table and writes the keys of docs/metrics.md as JSON. The figures of the trigger head,
+which sees single frames alone, stand beside those of the temporal encoder.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils import cli
+from utils.errors import UsageError
 
 logger = logging.getLogger("evaluate")
 
@@ -23,8 +25,8 @@ logger = logging.getLogger("evaluate")
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    cli.add_config_arguments(parser)
-    parser.add_argument("--checkpoint", metavar="FILE", required=True, type=Path)
+    cli.add_config_arguments(parser, stored_in="the checkpoint")
+    cli.add_checkpoint_arguments(parser)
     parser.add_argument("--annotations", metavar="FILE", required=True, help="the truth")
     parser.add_argument(
         "--video-dir",
@@ -35,25 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", required=True, type=Path, help="the metrics, as JSON"
     )
     parser.add_argument(
-        "--threshold",
-        metavar="P",
-        type=float,
-        help="temporal score that makes an event (default: the checkpoint's)",
-    )
-    parser.add_argument(
-        "--candidate-threshold",
-        metavar="P",
-        type=float,
-        help="trigger-head score from which on the temporal encoder looks (default: the checkpoint's)",
-    )
-    parser.add_argument(
         "--collar-seconds",
         metavar="S",
         type=float,
         default=0.5,
         help="how far an event's start may be off (default: %(default)s)",
     )
-    parser.add_argument("--strict-loading", action=argparse.BooleanOptionalAction, default=False)
     cli.add_device_argument(parser)
     cli.add_common_arguments(parser)
     return parser
@@ -61,21 +50,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> int:
     """Evaluate; returns 1 where a video could not be used."""
-    from pipeline import assembly, settings
+    if not (math.isfinite(arguments.collar_seconds) and arguments.collar_seconds >= 0):
+        raise UsageError(f"--collar-seconds must be 0 or more, got {arguments.collar_seconds:g}")
+    from pipeline import assembly
     from utils.atomic_file import check_writable, write_json
     from utils.data.annotations import load_annotations
 
-    config = settings.load_inference_config(arguments.config, arguments.overrides)
     annotations = load_annotations(arguments.annotations, video_dir=arguments.video_dir)
-    check_writable(arguments.output)
-    cascade = assembly.cascade_of_checkpoint(
+    checkpoint = Path(arguments.checkpoint)
+    # That it cannot be written is known before hours of work.
+    check_writable(
+        arguments.output,
+        inputs=(
+            Path(arguments.annotations),
+            checkpoint,
+            *(video.path for video in annotations.videos),
+        ),
+    )
+    cascade, config = assembly.cascade_of_checkpoint(
         assembly.Request(
-            config=config,
+            config_name=arguments.config,
             overrides=arguments.overrides,
             threshold=arguments.threshold,
             candidate_threshold=arguments.candidate_threshold,
         ),
-        arguments.checkpoint,
+        checkpoint,
         device=arguments.device,
         strict=arguments.strict_loading,
     )
@@ -108,7 +107,11 @@ def main(arguments: argparse.Namespace) -> int:
     print(*_table(content, cascade.labels), sep="\n")
     print(f"metrics: {arguments.output}")
     if evaluation.failed:
-        logger.error("error: %d videos could not be used; see above", len(evaluation.failed))
+        logger.error(
+            "%d of %d videos could not be used; see above",
+            len(evaluation.failed),
+            len(annotations.videos),
+        )
     return 1 if evaluation.failed else 0
 
 
@@ -125,18 +128,18 @@ _COLUMNS = (
 def _table(metrics: Mapping[str, Any], labels: tuple[str, ...]) -> list[str]:
     """A line per class and one for all, columns under their headings."""
     width = max(len(label) for label in (*labels, "overall"))
-    lines = [" " * width + "".join(f"  {heading:>15}" for heading, _ in _COLUMNS)]
-    for label in (*labels, "overall"):
-        cells = []
-        for _, key in _COLUMNS:
-            value = (
-                metrics[key]["overall"] if label == "overall" else metrics[key]["per_class"][label]
-            )
-            cells.append(f"  {'-' if value is None else f'{value:.3f}':>15}")
-        lines.append(f"{label:<{width}}{''.join(cells)}")
+    headings, keys = zip(*_COLUMNS, strict=True)
+    rows = [[metrics[key]["per_class"][label] for key in keys] for label in labels]
+    rows.append([metrics[key]["overall"] for key in keys])
+    lines = [" " * width + "".join(f"  {heading:>15}" for heading in headings)]
+    for label, row in zip((*labels, "overall"), rows, strict=True):
+        cells = "".join(f"  {'-' if value is None else f'{value:.3f}':>15}" for value in row)
+        lines.append(f"{label:<{width}}{cells}")
+    num_videos = metrics["num_videos"]
     lines.append(
-        f"{metrics['num_videos']} videos, {metrics['duration_seconds']:.0f} s; the temporal encoder "
-        f"looked at {metrics['contextualized_share']:.0%} of the frames"
+        f"{num_videos} video{'' if num_videos == 1 else 's'}, "
+        f"{metrics['duration_seconds']:.0f} s; the temporal encoder looked at "
+        f"{metrics['contextualized_share']:.0%} of the frames"
     )
     return lines
 

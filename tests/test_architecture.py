@@ -25,8 +25,13 @@ ALLOWED = {
     "pipeline/describers/": NETWORK,
     "pipeline/sinks/": NETWORK,
     "service/": CONCURRENCY | NETWORK,
+    # A decoder in a process of its own, and its watchdog.
+    "utils/video/decoders/isolated.py": {"subprocess"},
+    "utils/video/decoders/isolated_worker.py": {"threading"},
     # Asks whether this is the main thread, which alone gets signals; starts none.
     "utils/training/stopping.py": {"threading"},
+    # Takes addresses apart; opens none.
+    "utils/data/formats/label_studio.py": {"urllib"},
     # Gives the libraries that fetch weights a timeout; opens no connection itself.
     "models/backbones/base.py": {"socket"},
 }

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import inference
+import pipeline_files
 from pipeline.report import event_of_entry
+from utils.config.schema import EventsConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_helpers() -> ModuleType:
-    # Test folders are no packages, so the helper beside them is loaded by its path.
-    name = "video_trigger_test_pipeline_files"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "pipeline_files.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = load_helpers().write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+    path: Path = pipeline_files.write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
     return path
 
 
 @pytest.fixture(scope="module")
 def checkpoint(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
-    path: Path = load_helpers().write_checkpoint(folder / "final_checkpoint.pt", video)
+    path: Path = pipeline_files.write_checkpoint(folder / "final_checkpoint.pt", video)
     return path
 
 
@@ -54,16 +42,6 @@ def config(tmp_path: Path) -> str:
     path = tmp_path / "config.yaml"
     path.write_text("events: {context_seconds: 1.0}\n")
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    # The command logs to the stderr of its own test, which is gone in the next.
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 Infer = Callable[..., int]
@@ -205,7 +183,7 @@ def folder(tmp_path: Path, video: Path) -> Path:
     (folder / "a.mp4").write_bytes(video.read_bytes())
     (folder / "b.mp4").write_bytes(b"this is no video")
     (folder / "c.mp4").touch()
-    load_helpers().write_video(folder / "d.mp4", num_frames=20, seed=3)
+    pipeline_files.write_video(folder / "d.mp4", num_frames=20, seed=3)
     return folder
 
 
@@ -269,7 +247,7 @@ def test_single_bad_file(
 def test_truncated_video_is_used_as_far_as_it_goes(
     infer: Infer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = load_helpers().write_video(tmp_path / "whole.mkv", num_frames=200)
+    whole = pipeline_files.write_video(tmp_path / "whole.mkv", num_frames=200)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     output = tmp_path / "a.json"
@@ -326,7 +304,7 @@ def test_wrong_usage(
     given = [part.format(video=video, folder=folder) for part in arguments]
     if "--output" not in given:
         given += ["--output", str(folder.parent / "a.json")]
-    assert infer(*given) == 2
+    assert infer(*given, scored="--from-scores" in given) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in line
     assert not list(folder.parent.glob("*.json"))
@@ -335,6 +313,132 @@ def test_wrong_usage(
 def test_video_needs_a_checkpoint(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert inference.main(["--video", str(video)]) == 2
     assert "--video needs --checkpoint FILE" in capsys.readouterr().err
+
+
+def test_scores_need_no_checkpoint(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--from-scores", tmp_path / "a.scores.npz", "--checkpoint", checkpoint)
+    assert inference.main([str(part) for part in given]) == 2
+    assert "--checkpoint does nothing with --from-scores" in capsys.readouterr().err
+
+
+# Without --config
+
+
+RECIPE = {
+    "events": {"context_seconds": 1.0, "merge_gap_seconds": 0.0, "min_duration_seconds": 0.3},
+    "inference": {"batch_size": 4, "save_scores": True, "thumbnails": False},
+}
+
+
+@pytest.fixture(scope="module")
+def trained_with_a_recipe(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    trained = {**pipeline_files.tiny_config().to_plain(), **RECIPE}
+    return pipeline_files.write_checkpoint(folder / "c.pt", video, config=trained)
+
+
+def run_plain(*arguments: object) -> int:
+    """The command in this process, without ``--config``."""
+    return inference.main([str(part) for part in ("--device", "cpu", *arguments)])
+
+
+def test_without_a_config_the_checkpoint_s_is_used(
+    trained_with_a_recipe: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, named, changed = (tmp_path / f"{name}.json" for name in ("plain", "named", "changed"))
+    given = ("--checkpoint", trained_with_a_recipe, "--video", video)
+    assert run_plain(*given, "--output", plain) == 0
+    events = read(plain)["config"]["events"]
+    assert events == {**EventsConfig().model_dump(), **RECIPE["events"]}
+    assert read(plain)["scores"] == "plain.scores.npz"
+    assert all(trigger["thumbnail"] is None for trigger in read(plain)["triggers"])
+    assert "set as in the training of" in capsys.readouterr().err
+
+    # The same as the recipe by name, and another than the main config's.
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    assert run_plain(*given, "--output", named, "--config", recipe) == 0
+    assert read(named)["triggers"] == read(plain)["triggers"] != []
+    assert run_plain(*given, "--output", named, "--config", "config") == 0
+    assert read(named)["config"]["events"] == EventsConfig().model_dump()
+    assert read(named)["triggers"] != read(plain)["triggers"]
+
+    # --set lies on top of it, flags on top of both.
+    override = ("--set", "events.merge_gap_seconds=0.2", "--no-save-scores", "--thumbnails")
+    assert run_plain(*given, "--output", changed, *override) == 0
+    assert read(changed)["config"]["events"] == {**events, "merge_gap_seconds": 0.2}
+    assert read(changed)["scores"] is None
+    assert list((tmp_path / "changed_files").glob("*.jpg"))
+
+
+def test_without_a_config_scores_give_the_events_of_the_run_that_saved_them(
+    trained_with_a_recipe: Path, video: Path, tmp_path: Path
+) -> None:
+    saved, replayed = tmp_path / "saved.json", tmp_path / "replayed.json"
+    override = ("--set", "events.min_duration_seconds=0.5")
+    given = ("--checkpoint", trained_with_a_recipe, "--video", video, "--output", saved)
+    assert run_plain(*given, *override) == 0
+    scores = ("--from-scores", tmp_path / "saved.scores.npz", "--output", replayed)
+    assert run_plain(*scores) == 0
+    for key in ("triggers", "config", "num_windows"):
+        expected = read(saved)[key]
+        if key == "config":
+            expected = {**expected, "max_frames": None}
+        assert read(replayed)[key] == expected, key
+    assert read(replayed)["config"]["events"]["min_duration_seconds"] == 0.5
+    assert run_plain(*scores, "--set", "events.min_duration_seconds=0") == 0
+    assert read(replayed)["num_triggers_detected"] > read(saved)["num_triggers_detected"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "code", "message"),
+    [
+        (None, 0, ""),
+        ({"events": {"cooldown": 3}}, 2, "scores.npz: config: unknown key 'cooldown' in 'events'"),
+        ("all", 2, "scores.npz: config: must be sections such as"),
+    ],
+    ids=["of an older version", "of another version", "damaged"],
+)
+def test_other_configs_in_a_score_file(
+    trained_with_a_recipe: Path,
+    video: Path,
+    tmp_path: Path,
+    stored: Any,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ("--checkpoint", trained_with_a_recipe, "--video", video)
+    assert run_plain(*given, "--output", tmp_path / "a.json") == 0
+    path = tmp_path / "a.scores.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    metadata = json.loads(str(arrays.pop("metadata")))
+    assert metadata.pop("config")["events"]["min_duration_seconds"] == 0.3
+    if stored is not None:
+        metadata["config"] = stored
+    np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
+    # With less context than the main config's default the saved scores are not enough.
+    context = ("--set", "events.context_seconds=1")
+    assert (
+        run_plain("--from-scores", path, "--output", tmp_path / "b.json", *(context * (not stored)))
+        == code
+    )
+    assert message in capsys.readouterr().err
+    if not code:
+        merged = read(tmp_path / "b.json")["config"]["events"]["merge_gap_seconds"]
+        assert merged == EventsConfig().merge_gap_seconds
+
+
+def test_max_frames_is_said(
+    checkpoint: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--checkpoint", checkpoint, "--video", video, "--output", tmp_path / "a.json")
+    assert run_plain(*given, "--set", "data.max_frames=7") == 0
+    assert read(tmp_path / "a.json")["num_frames_analyzed"] == 7
+    assert "only the first 7 sampled frames of a video" in capsys.readouterr().err
 
 
 def test_missing_video_and_checkpoint(
@@ -347,10 +451,14 @@ def test_missing_video_and_checkpoint(
     assert "gone.pt: no such file" in capsys.readouterr().err
 
 
-def test_interrupt_leaves_no_half_report(
-    video: Path, checkpoint: Path, config: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_leaves_no_half_report(
+    checkpoint: Path, config: str, tmp_path: Path, number: signal.Signals, code: int, word: str
 ) -> None:
-    long = load_helpers().write_video(tmp_path / "long.mp4", num_frames=4000)
+    long = pipeline_files.write_video(tmp_path / "long.mp4", num_frames=4000)
     output = tmp_path / "out" / "a.json"
     process = subprocess.Popen(
         [sys.executable, "inference.py", "--config", config, "--checkpoint", str(checkpoint)]
@@ -368,11 +476,11 @@ def test_interrupt_leaves_no_half_report(
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert out == ""
-    assert err.splitlines()[-1] == "interrupted"
+    assert err.splitlines()[-1] == word
     assert list(output.parent.iterdir()) == []

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 import train
+import training_files
 from utils import cli
 from utils.checkpoint import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_helpers() -> ModuleType:
-    # Test folders are no packages, so the helper beside them is loaded by its path.
-    name = "video_trigger_test_training_files"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "training_files.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = load_helpers().write_data(tmp_path_factory.mktemp("data"))
+    folder: Path = training_files.write_data(tmp_path_factory.mktemp("data"))
     return folder
 
 
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> Path:
-    path: Path = load_helpers().write_config(data, tmp_path)
+    path: Path = training_files.write_config(data, tmp_path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    # The command logs to the stderr of its own test, which is gone in the next.
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def run(config: Path | str, *arguments: object) -> int:
@@ -119,6 +94,12 @@ MODEL = "model.visual_encoder"
         (["--set", "model.trigger_detector.num_classes=7"], 2, "num_classes is 7 but labels"),
         (["--set", "training.cache_features=true"], 2, "freezing.visual_backbone: true"),
         (["--set", "data.decoder=vlc"], 2, "unknown decoder 'vlc'"),
+        (
+            ["--set", "training.checkpoint_dir={file}/x"],
+            2,
+            "set training.checkpoint_dir to another",
+        ),
+        (["--set", "training.log_dir={file}/x"], 2, "file/x: no files can be written there: Not a"),
         (["--resume", "latest"], 1, "to resume from; leave --resume out to start anew"),
         (["--resume", "gone.pt"], 1, "gone.pt: no such file"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
@@ -133,12 +114,15 @@ MODEL = "model.visual_encoder"
 )
 def test_errors_are_one_line(
     config: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     code: int,
     text: str,
 ) -> None:
-    assert run(config, *arguments) == code
+    (tmp_path / "file").touch()
+    given = [part.replace("{file}", str(tmp_path / "file")) for part in arguments]
+    assert run(config, *given) == code
     out, err = capsys.readouterr()
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -212,9 +196,8 @@ def test_a_stopped_run_goes_on_where_it_stopped(
         "training.cache_features": True,
         "freezing.visual_backbone": True,
     }
-    helpers = load_helpers()
-    whole = helpers.write_config(data, tmp_path / "whole", **changes)
-    broken = helpers.write_config(data, tmp_path / "broken", **changes)
+    whole = training_files.write_config(data, tmp_path / "whole", **changes)
+    broken = training_files.write_config(data, tmp_path / "broken", **changes)
     log = tmp_path / "log.txt"
     process = start(broken, log=log)
     folder = tmp_path / "broken" / "checkpoints"
@@ -248,7 +231,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(
 
 
 def test_ctrl_c_while_features_are_made(data: Path, tmp_path: Path) -> None:
-    config = load_helpers().write_config(
+    config = training_files.write_config(
         data,
         tmp_path,
         **{

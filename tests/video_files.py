@@ -172,6 +172,7 @@ def write_sound(path: Path, *, seconds: float = 0.5) -> Path:
 
 
 BFRAMES = {"bf": "2", "g": "12"}
+AV1 = {"preset": "12", "g": "12", "svtav1-params": "lp=1"}
 VARIABLE = tuple(sorted({*range(0, 400, 40), 450, 460, 900, *range(1000, 2000, 33), 2700, 2710}))
 
 RECIPES = [
@@ -195,12 +196,38 @@ RECIPES = [
     Recipe(name="h264_ntsc.mp4", time_base=Fraction(1001, 30000), options=BFRAMES),
     Recipe(name="h264_variable.mkv", ticks=VARIABLE, time_base=Fraction(1, 1000), options=BFRAMES),
     Recipe(name="h264_variable.mp4", ticks=VARIABLE, time_base=Fraction(1, 1000), options=BFRAMES),
+    Recipe(
+        name="h264_variable_sound.mkv",
+        ticks=VARIABLE,
+        time_base=Fraction(1, 1000),
+        options=BFRAMES,
+        has_sound=True,
+    ),
     Recipe(name="h264_sound.mkv", options=BFRAMES, has_sound=True),
     Recipe(name="h264.ts", options=BFRAMES),
     Recipe(name="h264.flv", options=BFRAMES),
     Recipe(name="h264_sound.flv", options=BFRAMES, has_sound=True),
     Recipe(name="h264_refresh.mkv", options={"x264-params": "intra-refresh=1:keyint=12"}),
     Recipe(name="hevc.mp4", codec="libx265", options={"x265-params": "log-level=none:keyint=12"}),
+    Recipe(
+        name="hevc_10_bit.mkv",
+        codec="libx265",
+        pixel_format="yuv420p10le",
+        options={"x265-params": "log-level=none:keyint=12:bframes=2"},
+    ),
+    Recipe(name="hevc.ts", codec="libx265", options={"x265-params": "log-level=none:keyint=12"}),
+    Recipe(name="av1.mp4", codec="libsvtav1", options=AV1),
+    Recipe(name="vp9.mkv", codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}),
+    Recipe(
+        name="vp9_variable.webm",
+        codec="libvpx-vp9",
+        ticks=VARIABLE,
+        time_base=Fraction(1, 1000),
+        options={"deadline": "realtime", "cpu-used": "8"},
+    ),
+    Recipe(name="mpeg4.mp4", codec="mpeg4", options=BFRAMES),
+    Recipe(name="h264_offset.ts", options=BFRAMES, ticks=tuple(range(250, 290))),
+    Recipe(name="h264.avi", options={"g": "12", "bf": "0"}),
     Recipe(name="vp8.webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "10"}),
     Recipe(name="vp9.webm", codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8"}),
     Recipe(name="mpeg4.avi", codec="mpeg4", options={"g": "12"}),
@@ -210,3 +237,26 @@ RECIPES = [
     Recipe(name="qtrle.mov", codec="qtrle", pixel_format="rgb24"),
     Recipe(name="palette.gif", codec="gif", pixel_format="rgb8", time_base=Fraction(1, 25)),
 ]
+
+_NEED_NOT_MATCH = r"packets of {} and its frames need not match"
+_BY_BOTH = {
+    "h264.ts": "it gets mpegts files wrong",
+    "h264_offset.ts": "it gets mpegts files wrong",
+    "hevc.ts": "it gets mpegts files wrong",
+    "mpeg4.avi": _NEED_NOT_MATCH.format("mpeg4"),
+    "mpeg4.mp4": _NEED_NOT_MATCH.format("mpeg4"),
+    "mpeg4_bframes.avi": _NEED_NOT_MATCH.format("mpeg4"),
+    "qtrle.mov": _NEED_NOT_MATCH.format("qtrle"),
+    "vp8.webm": _NEED_NOT_MATCH.format("vp8"),
+}
+
+REFUSALS: dict[str, dict[str, str]] = {
+    "decord": {
+        **_BY_BOTH,
+        "av1.mp4": "it cannot decode av1",
+        "h264_edit_list.mp4": "it shows the 7 frames that an edit list hides",
+        "palette.gif": "it gets gif files wrong",
+    },
+    "torchcodec": {**_BY_BOTH, "palette.gif": _NEED_NOT_MATCH.format("gif")},
+}
+"""Which decoder refuses which recipe, and why; whatever is not here it must read."""

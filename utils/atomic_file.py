@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +14,8 @@ from typing import IO, Any
 from utils.errors import UsageError
 
 _NEW_FILE_MODE = 0o666
+_NAME_LETTERS = 40
+"""Of the file's name, in the temporary one's: the whole name may be as long as names can be."""
 
 
 @contextmanager
@@ -23,27 +26,32 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     whole new one, and nothing is left beside it.
 
     Raises:
-        OSError: The folder or the disk does not take it.
+        OSError: The folder or the disk does not take it, or ``path`` is a device or a pipe, which
+            a rename would do away with.
     """
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-    ) as file:
-        try:
-            yield file  # type: ignore[misc]
+    descriptor, aside = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name[:_NAME_LETTERS]}.", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-            # Temporary files are private; the result is as public as any other new file.
-            os.chmod(file.name, _NEW_FILE_MODE & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        # Temporary files are private; the result is as public as any other new file.
+        os.chmod(aside, _NEW_FILE_MODE & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise
     _sync_folder(path.parent)
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write ``content`` as strict JSON (no NaN), indented, in UTF-8.
+
+    A file name need not be text; of its odd bytes this makes what JSON reads back.
 
     Raises:
         UsageError: ``path`` cannot be written.
@@ -52,29 +60,67 @@ def write_json(content: Any, path: Path) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with replacing(path) as file:
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise _not_writable(path, error) from error
 
 
-def check_writable(path: Path) -> None:
-    """Find out before hours of work that ``path`` cannot be written.
+def check_writable(path: Path, *, inputs: Iterable[Path] = ()) -> None:
+    """Find out before hours of work that ``path`` cannot, or must not, be written.
+
+    Args:
+        path: Of the file to be.
+        inputs: Files that the work reads, under whatever name.
 
     Raises:
-        UsageError: It is a folder, or its folder cannot be made or written to.
+        UsageError: It is a folder or a device, it is one of the inputs, or its folder cannot be
+            made or written to.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it, such as {path / 'metrics.json'}")
+    if any(_is_same_file(path, file) for file in inputs):
+        raise UsageError(f"{path}: is one of the inputs, which stay as they are; choose another")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        _check_replaceable(path)
+        _try_folder(path.parent)
     except OSError as error:
         raise _not_writable(path, error) from error
+
+
+def check_folder(folder: Path, *, remedy: str) -> None:
+    """Make ``folder`` where it is missing, and find out before hours of work that it takes no file.
+
+    Args:
+        folder: Where files are to be.
+        remedy: What to do about it, for the message.
+
+    Raises:
+        UsageError: It cannot be made or written to.
+    """
+    try:
+        _try_folder(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: no files can be written there: {error.strerror or error}; {remedy}"
+        ) from error
+
+
+def _try_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        what = "it is a folder" if path.is_dir() else "it is no regular file"
+        raise FileExistsError(errno.EEXIST, what, str(path))
 
 
 def _not_writable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"{path} cannot be written: {error.strerror or error}; choose another file")
+    return UsageError(f"{path}: cannot be written: {error.strerror or error}; choose another file")
 
 
 def _umask() -> int:

@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import re
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.atomic_file import replacing
 from utils.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -205,29 +205,15 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         TypeError: ``content`` holds what `load_checkpoint` could not read again.
     """
     _check_plain(dict(content), "content")
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
+        with replacing(path) as file:
             torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
     # torch's zip writer turns a full disk into a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: could not be written ({_first_line(error)}); earlier checkpoints are "
             "untouched: free disk space or set training.checkpoint_dir"
         ) from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def _check_plain(value: Any, where: str) -> None:
@@ -242,15 +228,6 @@ def _check_plain(value: Any, where: str) -> None:
     # By exact type: NumPy's float64 is a float to isinstance, and is pickled as NumPy's.
     elif not isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES:
         raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold plain data")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

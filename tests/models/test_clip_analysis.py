@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+import pipeline_files
 from models import VideoTriggerModel
-from pipeline.cascade import Cascade, CascadeSettings
+from pipeline.cascade import Cascade
 from pipeline.describers.template import TemplateDescriber
+from pipeline.run_records import CascadeSettings
 from pipeline.scorers.checkpoint import CheckpointScorer
 from utils import FrameSampler, VideoProcessor
 from utils.checkpoint import load_checkpoint
@@ -22,36 +21,22 @@ from utils.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load_helpers() -> ModuleType:
-    # Test folders are no packages, so the helper beside them is loaded by its path.
-    name = "video_trigger_test_pipeline_files"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "pipeline_files.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = load_helpers().write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+    path: Path = pipeline_files.write_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
     return path
 
 
 @pytest.fixture(scope="module")
 def model(video: Path) -> VideoTriggerModel:
-    tiny: VideoTriggerModel = load_helpers().tiny_model(video)
+    tiny: VideoTriggerModel = pipeline_files.tiny_model(video)
     return tiny
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_size: int) -> None:
-    helpers = load_helpers()
-    path = helpers.write_checkpoint(tmp_path / "c.pt", video, causal=causal)
+    path = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, causal=causal)
     result = Cascade(
         CheckpointScorer.load(path),
         TemplateDescriber(),
@@ -60,8 +45,8 @@ def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_si
     assert len(result.events) >= 3
 
     # As a user of the Python API types it.
-    frames, timestamps = FrameSampler(fps=helpers.SAMPLING_FPS).sample_frames(str(video))
-    tensors = VideoProcessor(helpers.IMAGE_SIZE).process_frames(frames)
+    frames, timestamps = FrameSampler(fps=pipeline_files.SAMPLING_FPS).sample_frames(str(video))
+    tensors = VideoProcessor(pipeline_files.IMAGE_SIZE).process_frames(frames)
     checkpoint = torch.load(path)
     model = VideoTriggerModel.from_config(checkpoint["config"]["model"])
     model.load_state_dict(checkpoint["model_state_dict"])
@@ -103,7 +88,7 @@ def test_default_threshold_and_times(model: VideoTriggerModel) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_training_mode_is_left_as_it_was(video: Path, training: bool) -> None:
-    model = load_helpers().tiny_model(video).train(training)
+    model = pipeline_files.tiny_model(video).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.infer_triggered_analysis(torch.rand(5, 3, 32, 32))
     assert model.training is training
@@ -138,7 +123,7 @@ def test_bad_input(
 
 
 def test_motion_model_says_how_to_sample(video: Path, tmp_path: Path) -> None:
-    path = load_helpers().write_checkpoint(tmp_path / "c.pt", video, motion=True)
+    path = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, motion=True)
     model = VideoTriggerModel.from_config(load_checkpoint(path)["config"]["model"])
     with pytest.raises(UsageError, match=r"neighbor_offsets_seconds=\(0\.08,\)"):
         model.infer_triggered_analysis(CLIP)

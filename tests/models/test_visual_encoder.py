@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
-from models.visual_encoder import VisualEncoder, motion_image, motion_statistics
+from models.visual_encoder import VisualEncoder, motion_energy, motion_image, motion_statistics
 from utils.config.schema import VisualEncoderConfig
 from utils.errors import CheckpointError, UsageError
 
@@ -118,6 +118,25 @@ def test_motion_statistics_are_the_hand_worked_ones() -> None:
             cells.max(),
         ]
         assert row == pytest.approx(np.sqrt(expected))
+
+
+def test_motion_energy_says_where_it_moves() -> None:
+    motion = np.random.default_rng(4).random((2, 3, 12, 8)) * 0.2
+    made = motion_energy(torch.from_numpy(motion), 4).numpy()
+    cells = motion[:, :2].reshape(2, 2, 4, 3, 4, 2).mean((3, 5))
+    assert made == pytest.approx(np.sqrt(cells.reshape(2, -1)))
+
+
+@pytest.mark.usefixtures("recording")
+def test_motion_energy_stands_behind_the_statistics() -> None:
+    encoder = build(feature_dim=None, motion={"enabled": True, "energy_grid": 2})
+    without = build(feature_dim=None, motion={"enabled": True})
+    frames = random_frames(1, 9, 8, 8)[None]
+    features = encoder.backbone_features(frames)
+    plain = without.backbone_dim
+    assert encoder.backbone_dim == plain + 8
+    expected = motion_energy(motion_image(frames[0]), 2)
+    assert torch.equal(features[0, :, plain:], expected)
 
 
 def test_identical_frames_do_not_move() -> None:

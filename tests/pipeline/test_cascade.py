@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cascade import Cascade, CascadeSettings, Replay, VideoResult, thumbnail
+from pipeline.cascade import Cascade, VideoResult
 from pipeline.describers.base import Describer, EventContext
 from pipeline.describers.template import TemplateDescriber
+from pipeline.replay import Replay
+from pipeline.run_records import CascadeSettings
 from pipeline.score_file import SavedScores, ScoreWriter
 from pipeline.scorers.base import FrameScorer
 from pipeline.scorers.checkpoint import CheckpointScorer
+from pipeline.video_run import thumbnail
 from utils.config.schema import EventsConfig
 from utils.errors import CheckpointError, EmptyVideoError, UsageError, VideoDecodeError
 from utils.events.records import Event, FrameScore

@@ -62,3 +62,7 @@ def test_nothing_there(folder: Path, tmp_path: Path) -> None:
         UsageError, match=r"empty: no file in this folder ends in \.3gp, .*in quotes"
     ):
         find_inputs(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="got an empty name"):
+        find_inputs("")
+    with pytest.raises(UsageError, match="rtsp://camera/1: addresses are not read yet"):
+        find_inputs("rtsp://camera/1")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cascade import DescribedEvent, RunTotals, StageTotals
 from pipeline.report import OutputFiles, event_entry, event_of_entry, video_entry, write_jpeg
+from pipeline.run_records import DescribedEvent, RunTotals, StageTotals
 from utils.errors import UsageError
 from utils.events.records import Event
 from utils.video.source import DecodeLoss
@@ -171,7 +171,9 @@ def test_bad_outputs_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.txt must end in \.json"):
         OutputFiles(tmp_path / "a.txt", is_single=True)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot write there: "):
+    with pytest.raises(
+        UsageError, match=r"a\.json: cannot be written: File exists; choose another file"
+    ):
         OutputFiles(tmp_path / "file" / "a.json", is_single=True)
     (tmp_path / "v.json").touch()
     with pytest.raises(UsageError, match=r"is one of the inputs"):

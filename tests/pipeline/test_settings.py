@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import (
+    check_thresholds,
     is_set,
     load_inference_config,
     log_differences,
@@ -83,15 +84,15 @@ def test_the_rest_is_the_files(path: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan")])
-def test_threshold_out_of_range(path: str, value: float) -> None:
+def test_threshold_out_of_range(value: float) -> None:
     with pytest.raises(UsageError, match=r"--threshold must be above 0 and at most 1, got"):
-        thresholds(path, [], threshold=value)
+        check_thresholds(value, None)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
-def test_candidate_threshold_out_of_range(path: str, value: float) -> None:
+def test_candidate_threshold_out_of_range(value: float) -> None:
     with pytest.raises(UsageError, match=r"--candidate-threshold must be in \[0, 1\], got"):
-        thresholds(path, [], candidate_threshold=value)
+        check_thresholds(None, value)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from models import VideoTriggerModel
 from models.freezing import set_frozen
-from pipeline.cascade import Cascade, CascadeSettings
+from pipeline.cascade import Cascade
 from pipeline.describers.template import TemplateDescriber
+from pipeline.run_records import CascadeSettings
 from pipeline.scorers.checkpoint import CheckpointScorer
 from pipeline.validator import Validator
 from utils.data.video_inputs import VideoInputs

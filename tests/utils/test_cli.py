@@ -5,25 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from utils import cli
 from utils.errors import CheckpointError, UnknownNameError, UsageError, VideoNotFoundError
-
-
-@pytest.fixture(autouse=True)
-def root_logger_as_it_was() -> Iterator[None]:
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -111,6 +103,42 @@ def test_ctrl_c(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_sigterm(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> None:
+    """It cleans up like Ctrl-C, and what the signal did before the command it does after it."""
+    cleaned: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main(arguments: argparse.Namespace) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            cleaned.append("up")
+            raise
+        return 0
+
+    assert cli.run(main, parser, []) == 143
+    assert cleaned == ["up"]
+    assert capsys.readouterr().err == "terminated\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_sigterm_ends_a_forked_worker_at_once(root: Path) -> None:
+    body = """
+        at_work, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(tell, b"x")
+            time.sleep(20)
+            os._exit(0)
+        os.read(at_work, 1)
+        os.kill(child, signal.SIGTERM)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    done = run_command(root, f"import signal, time\n{textwrap.dedent(body).strip()}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-15\n", "")
+
+
 def test_wrong_arguments_exit_with_2(
     parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +159,13 @@ def test_shared_arguments(parser: argparse.ArgumentParser) -> None:
     assert (given.device, given.config) == ("cuda:1", "demo")
     # A default list that is appended to would carry over.
     assert parser.parse_args([]).overrides == []
+
+
+def test_a_command_whose_config_is_stored_has_no_default_one() -> None:
+    made = argparse.ArgumentParser(prog="command")
+    cli.add_config_arguments(made, stored_in="the checkpoint")
+    assert made.parse_args([]).config is None
+    assert "(default: the config stored in the checkpoint)" in " ".join(made.format_help().split())
 
 
 def test_results_go_to_stdout_and_the_log_to_stderr(root: Path) -> None:

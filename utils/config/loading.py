@@ -6,6 +6,7 @@ YAML is read by PyYAML's safe loader (plus: ``1e-4`` is a number, a repeated key
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -109,17 +110,23 @@ def load_config(
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: the top level must be sections such as 'data:' and 'model:'")
-    origins = [(_apply_override(content, override), f"--set {override}") for override in overrides]
-    return _validate(content, str(path), interpolate, origins)
+    return parse_config(content, overrides, origin=str(path), interpolate=interpolate)
 
 
 def parse_config(
     content: Mapping[str, Any],
+    overrides: Sequence[str] = (),
     *,
     origin: str = "config",
     interpolate: Collection[str] | None = None,
 ) -> Config:
-    """Validate plain data, such as the ``config`` of a checkpoint.
+    """Override and validate plain data, such as the ``config`` of a checkpoint.
+
+    Args:
+        content: Sections by name; is not changed.
+        overrides: As for `load_config`.
+        origin: Where ``content`` comes from, for messages.
+        interpolate: As for `load_config`.
 
     Raises:
         ConfigError: As `load_config`; ``origin`` stands before the key.
@@ -128,7 +135,9 @@ def parse_config(
         raise ConfigError(
             f"{origin}: must be sections such as 'data' and 'model', got {content!r:.80}"
         )
-    return _validate(content, origin, interpolate, ())
+    changed = copy.deepcopy(dict(content))
+    origins = [(_apply_override(changed, override), f"--set {override}") for override in overrides]
+    return _validate(changed, origin, interpolate, origins)
 
 
 def _validate(

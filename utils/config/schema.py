@@ -76,6 +76,7 @@ class DataConfig(Section):
     resize_mode: Literal["crop", "stretch", "letterbox"] = "crop"
     decoder: str = "pyav"
     cache_dir: str | None = "cache"
+    cache_max_gb: Positive | None = None
     num_workers: Annotated[Integer, Field(ge=0)] = 0
     point_radius_seconds: Positive = 0.5
 
@@ -87,6 +88,7 @@ class MotionConfig(Section):
     offset_seconds: Positive = 0.08
     gain: Positive = 3.0
     statistics: bool = True
+    energy_grid: Annotated[int, Field(ge=0, le=32)] = 0
 
 
 class VisualEncoderConfig(Section):

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.atomic_file import write_json
 from utils.errors import AnnotationError
 from utils.registry import suggestion
 
@@ -207,10 +207,10 @@ def load_annotations(
 
 
 def save_annotations(annotations: AnnotationSet, path: str | os.PathLike[str]) -> None:
-    """Write ``annotations`` as JSON: aside first, then renamed, so that no half file is ever seen.
+    """Write ``annotations`` as JSON; no half file is ever seen.
 
     Raises:
-        AnnotationError: The file cannot be written.
+        UsageError: The file cannot be written.
     """
     path = Path(path)
     content = {
@@ -218,27 +218,7 @@ def save_annotations(annotations: AnnotationSet, path: str | os.PathLike[str]) -
         **annotations.extra,
         "videos": [_video_to_plain(video) for video in annotations.videos],
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(content, path)
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as temporary:
-        try:
-            json.dump(content, temporary, indent=1, ensure_ascii=False, allow_nan=False)
-            temporary.write("\n")
-            temporary.flush()
-            os.fsync(temporary.fileno())
-            os.chmod(temporary.name, 0o644)
-            os.replace(temporary.name, path)
-        except BaseException:
-            os.unlink(temporary.name)
-            raise
+    write_json(content, path)
 
 
 def _video_to_plain(video: VideoAnnotation) -> dict[str, Any]:

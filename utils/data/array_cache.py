@@ -1,8 +1,9 @@
 """`ArrayCache`: arrays of a video on disk, keyed by all that made them, written whole or not.
 
 Decode once, train many times. An entry is a folder named by the hash of its key; it holds one raw
-array that grows while the video is read (so a long video never lies in memory), small side arrays,
-and the key itself for people. A reader maps the raw array and touches only what it needs.
+array that grows while the video is read (so a long video never lies in memory), checksums of its
+blocks, small side arrays, and the key itself for people. A reader maps the raw array and touches
+only what it needs. Where the folder has a bound, entries that were not used for longest make way.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import logging
 import math
 import mmap
 import os
+import random
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +28,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.data.cache_leases import (
+    Lease,
+    gate,
+    locked_folder,
+    names_in_use,
+    remove_abandoned,
+)
 from utils.errors import VideoTriggerError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +42,15 @@ logger = logging.getLogger(__name__)
 _HEADER = "entry.json"
 _DATA = "data.raw"
 _SIDE = "side.npz"
+_CHECKSUMS = "data.crc32"
+_VERIFIED = "verified"
+"""Size and time of the data that were last compared with all of their checksums."""
+_BLOCK_BYTES = 256 * 1024
+_NUM_SAMPLED_BLOCKS = 8
+"""Of data that were verified before: 2 MiB, whatever the length of the video."""
+
+_leases: dict[Path, Lease] = {}
+"""By cache folder: a process has one, whatever number of `ArrayCache`s it makes."""
 
 
 class CacheError(VideoTriggerError):
@@ -61,6 +80,7 @@ class EntryWriter:
     def __init__(self, file: IO[bytes], folder: Path) -> None:
         self._file = file
         self._folder = folder
+        self._checksums = _Checksums()
         self._row: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self.num_rows = 0
         self.side: dict[str, NDArray[Any]] = {}
@@ -78,8 +98,14 @@ class EntryWriter:
         elif self._row != row:
             raise ValueError(f"rows of {row}, but the entry began with {self._row}")
         with _as_cache_error(self._folder):
-            self._file.write(np.ascontiguousarray(rows).data)
+            data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+            self._file.write(data)
+            self._checksums.add(data)
         self.num_rows += len(rows)
+
+    def checksums(self) -> NDArray[np.uint32]:
+        """CRC-32 of each block of what was written."""
+        return self._checksums.all()
 
     def header(self) -> dict[str, Any]:
         """Shape and type of what was written.
@@ -96,24 +122,36 @@ class EntryWriter:
 class ArrayCache:
     """Entries in one folder.
 
-    Two runs may fill it at once: each writes its own copy aside, and the first to finish wins.
+    Two runs may fill it at once: each writes its own copy aside, and the first to finish wins. What
+    a run that died left half written is removed by the next one that writes.
 
     Args:
         folder: Made when the first entry is written.
+        max_bytes: Room for all entries together; None: no bound. Entries that a living run uses
+            stay even where they alone need more.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, max_bytes: int | None = None) -> None:
         self.folder = Path(folder)
+        self._max_bytes = max_bytes
+        self._is_tidy = False
+        self._has_warned = False
 
     def get(self, key: Mapping[str, Any]) -> CacheEntry | None:
         """The entry made for ``key``, or None; a damaged one is removed and reported."""
         folder = self.folder / _digest(key)
         if not folder.is_dir():
             return None
+        self._hold(folder.name)
+        if not folder.is_dir():
+            return None  # Evicted before it could be held.
         try:
-            return _read(folder)
+            entry = _read(folder)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             logger.warning("cache entry %s is damaged (%s); it is made anew", folder, error)
+        else:
+            _touch(folder / _HEADER)
+            return entry
         with _as_cache_error(self.folder):
             self._remove(folder)
         return None
@@ -127,19 +165,27 @@ class ArrayCache:
         """
         with _as_cache_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._tidy()
             temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         try:
-            with _closing(temporary / _DATA, self.folder) as file:
-                writer = EntryWriter(file, self.folder)
-                # Outside of `_as_cache_error`: a video that cannot be read is no trouble of ours.
-                yield writer
-            header = {**writer.header(), "key": dict(key)}
-            with _as_cache_error(self.folder):
-                np.savez(temporary / _SIDE, **writer.side)  # type: ignore[arg-type]
-                (temporary / _HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
-                self._publish(temporary, self.folder / _digest(key))
+            with locked_folder(temporary):
+                with _closing(temporary / _DATA, self.folder) as file:
+                    writer = EntryWriter(file, self.folder)
+                    # Outside of `_as_cache_error`: what cannot be read is no trouble of ours.
+                    yield writer
+                header = {**writer.header(), "key": dict(key)}
+                with _as_cache_error(self.folder):
+                    writer.checksums().astype("<u4").tofile(temporary / _CHECKSUMS)
+                    np.savez(temporary / _SIDE, **writer.side)  # type: ignore[arg-type]
+                    text = json.dumps(header, indent=1)
+                    (temporary / _HEADER).write_text(text, encoding="utf-8")
+                    self._hold(_digest(key))
+                    self._publish(temporary, self.folder / _digest(key))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        if self._max_bytes is not None:
+            with _as_cache_error(self.folder):
+                self._evict(self._max_bytes)
 
     def _publish(self, temporary: Path, target: Path) -> None:
         # Made for its owner alone, as temporary folders are; a cache may be shared.
@@ -160,7 +206,62 @@ class ArrayCache:
         except FileNotFoundError:
             logger.debug("%s: another run removed it first", folder)
         finally:
-            shutil.rmtree(aside)
+            # The next run may find it abandoned, and help.
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Once: remove what runs that died left behind."""
+        if not self._is_tidy:
+            num_removed = sum(remove_abandoned(self.folder, name) for name in (".new-*", ".old-*"))
+            if num_removed:
+                logger.info("%s: removed %d half-written entries", self.folder, num_removed)
+            self._is_tidy = True
+
+    def _hold(self, name: str) -> None:
+        """Keep the entry ``name`` from being evicted while this process lives."""
+        folder = self.folder.resolve()
+        lease = _leases.get(folder)
+        try:
+            if lease is None or not lease.is_own:
+                lease = _leases[folder] = Lease(folder)
+            lease.add(name)
+        except OSError as error:
+            # A cache that may only be read is still of use; nobody but its owner evicts from it.
+            logger.debug("%s: cannot note what is in use: %s", self.folder, error)
+
+    def _evict(self, max_bytes: int) -> None:
+        """Remove the entries that were not used for longest, until the rest fits."""
+        with gate(self.folder, exclusive=True):
+            in_use = names_in_use(self.folder)
+            entries = sorted(self._entries())
+            total = sum(size for _, size, _ in entries)
+            for _, size, folder in entries:
+                if total <= max_bytes:
+                    return
+                if in_use is None or folder.name in in_use:
+                    continue
+                logger.debug("%s: evicted for room", folder)
+                self._remove(folder)
+                total -= size
+        if total > max_bytes and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the cache in %s holds %.1f GB that are in use, more than data.cache_max_gb (%.1f)",
+                self.folder,
+                total / 1e9,
+                max_bytes / 1e9,
+            )
+
+    def _entries(self) -> Iterator[tuple[int, int, Path]]:
+        """``(time of last use in nanoseconds, bytes, folder)`` of each entry."""
+        for folder in self.folder.iterdir():
+            try:
+                if not folder.name.startswith("."):
+                    sizes = [file.stat() for file in folder.iterdir()]
+                    used = (folder / _HEADER).stat().st_mtime_ns
+                    yield used, sum(status.st_size for status in sizes), folder
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # Another run has just removed it, or it is no entry at all.
 
 
 @contextmanager
@@ -219,10 +320,78 @@ def _read(folder: Path) -> CacheEntry:
     size = (folder / _DATA).stat().st_size
     if size != expected:
         raise ValueError(f"{size} bytes, expected {expected}")
+    _verify(folder)
     # Opened here, because np.load leaves a file open that it cannot read.
     with open(folder / _SIDE, "rb") as file, np.load(file, allow_pickle=False) as side:
         arrays = {name: side[name] for name in side.files}
     return CacheEntry(data=_MappedArray(folder / _DATA, dtype, "r", shape=shape), side=arrays)
+
+
+def _verify(folder: Path) -> None:
+    """Compare the data with their checksums: all blocks once, and then a few at each use.
+
+    All of them after whatever changed the file's time or size: a write that went astray, a copy, a
+    power cut before the disk had everything. A disk that rots leaves these as they are; there the
+    samples, which are others each time, find it sooner or later, at a cost that does not grow.
+
+    Raises:
+        ValueError: A block is not what was written.
+    """
+    checksums = np.fromfile(folder / _CHECKSUMS, "<u4")
+    with open(folder / _DATA, "rb") as file:
+        status = os.fstat(file.fileno())
+        if len(checksums) != -(-status.st_size // _BLOCK_BYTES):
+            raise ValueError(f"{len(checksums)} checksums for {status.st_size} bytes")
+        memo = f"{status.st_size} {status.st_mtime_ns}"
+        is_known = _read_memo(folder / _VERIFIED) == memo
+        blocks: Iterable[int] = range(len(checksums))
+        if is_known:
+            # From the system, not from a seed: each use looks elsewhere, and no run is changed.
+            count = min(_NUM_SAMPLED_BLOCKS, len(checksums))
+            blocks = sorted(random.SystemRandom().sample(range(len(checksums)), count))
+        for block in blocks:
+            file.seek(block * _BLOCK_BYTES)
+            if zlib.crc32(file.read(_BLOCK_BYTES)) != checksums[block]:
+                raise ValueError(f"block {block} of {len(checksums)} is not what was written")
+    if not is_known:
+        with suppress(PermissionError):  # Of another user: it is compared whole each time.
+            (folder / _VERIFIED).write_text(memo, encoding="ascii")
+
+
+def _read_memo(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("ascii", "replace")
+    except FileNotFoundError:
+        return None
+
+
+def _touch(path: Path) -> None:
+    """Note that an entry was used."""
+    with suppress(PermissionError):  # Of another user, who evicts by his own use.
+        os.utime(path)
+
+
+class _Checksums:
+    """CRC-32 of each block of a file that is written in parts of any length."""
+
+    def __init__(self) -> None:
+        self._complete: list[int] = []
+        self._current = 0
+        self._num_bytes = 0
+
+    def add(self, data: memoryview) -> None:
+        while len(data):
+            part = data[: _BLOCK_BYTES - self._num_bytes]
+            self._current = zlib.crc32(part, self._current)
+            self._num_bytes += len(part)
+            if self._num_bytes == _BLOCK_BYTES:
+                self._complete.append(self._current)
+                self._current = self._num_bytes = 0
+            data = data[len(part) :]
+
+    def all(self) -> NDArray[np.uint32]:
+        last = [self._current] if self._num_bytes else []
+        return np.array([*self._complete, *last], np.uint32)
 
 
 class _MappedArray(np.memmap):

@@ -108,7 +108,14 @@ class VideoInputsLoader:
             decoder=config.decoder,
         )
         self._processor = VideoProcessor(config.image_size, resize_mode=config.resize_mode)
-        self._cache = None if config.cache_dir is None else ArrayCache(config.cache_dir)
+        max_gb = config.cache_max_gb
+        self._cache = (
+            None
+            if config.cache_dir is None
+            else ArrayCache(
+                config.cache_dir, max_bytes=None if max_gb is None else round(max_gb * 1e9)
+            )
+        )
 
     def load_frames(self, video: VideoAnnotation) -> VideoInputs:
         """Processed frames of ``video``; in memory where there is no cache.

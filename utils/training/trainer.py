@@ -519,7 +519,13 @@ _FIXED_IN_AN_EPOCH = (
     "training.clips_per_epoch",
     "training.gradient_accumulation_steps",
 )
-_PLACES = ("data.cache_dir", "data.num_workers", "training.checkpoint_dir", "training.log_dir")
+_PLACES = (
+    "data.cache_dir",
+    "data.cache_max_gb",
+    "data.num_workers",
+    "training.checkpoint_dir",
+    "training.log_dir",
+)
 """Keys that change nothing of what is learned."""
 
 

@@ -52,7 +52,8 @@ class SampledFrame:
 class _Held:
     """A decoded frame that is converted at most once."""
 
-    def __init__(self, frame: DecodedFrame) -> None:
+    def __init__(self, frame: DecodedFrame, short_side: int | None) -> None:
+        self._short_side = short_side
         self.frame_index = frame.frame_index
         self.timestamp = frame.timestamp
         self._frame: DecodedFrame | None = frame
@@ -61,7 +62,11 @@ class _Held:
     def image(self) -> Image:
         if self._image is None:
             assert self._frame is not None
-            self._image = self._frame.rgb()
+            self._image = (
+                self._frame.rgb()
+                if self._short_side is None
+                else self._frame.rgb(short_side=self._short_side)
+            )
             self._frame = None
         return self._image
 
@@ -126,6 +131,12 @@ class FrameSampler:
             or last frame beyond the ends of the video). The source frames of the largest offset are
             held in memory, in the decoder's pixel format.
         decoder: Name in `utils.video.decoders.DECODERS`, for videos given as a path.
+        short_side: Scale pictures down inside the decoder until the shorter side has so many
+            pixels. Fewer bytes are converted and moved, but the pixels are others than those that
+            `VideoProcessor` makes of full-size ones: whatever is trained with one must run with it,
+            and a cache of frames must have it in its key.
+        is_sparse: Let the decoder skip frames that no other refers to, where that moves a sample by
+            less than half a sampling step; `VideoSource.skipping` tells by how much it did.
 
     Raises:
         UsageError: An argument is out of range.
@@ -139,6 +150,8 @@ class FrameSampler:
         max_frames: int | None = None,
         neighbor_offsets_seconds: Sequence[float] = (),
         decoder: str = "pyav",
+        short_side: int | None = None,
+        is_sparse: bool = False,
     ) -> None:
         from utils.video.decoders import DECODERS
 
@@ -149,11 +162,20 @@ class FrameSampler:
         for offset in neighbor_offsets_seconds:
             if not (math.isfinite(offset) and offset > 0):
                 raise UsageError(f"neighbor_offsets_seconds must be above 0; got {offset}")
+        if short_side is not None and short_side < 1:
+            raise UsageError(f"short_side must be at least 1, or None for all; got {short_side}")
+        if is_sparse and (fps is None or neighbor_offsets_seconds):
+            # Every frame is wanted, or the very ones beside a sample.
+            raise UsageError(
+                "is_sparse skips frames: it needs an fps, and goes with no neighbor_offsets_seconds"
+            )
         DECODERS.check(decoder)
         self.fps = fps
         self.max_frames = max_frames
         self.neighbor_offsets_seconds = tuple(neighbor_offsets_seconds)
         self.decoder = decoder
+        self.short_side = short_side
+        self.is_sparse = is_sparse
 
     def stream(
         self,
@@ -259,8 +281,12 @@ class FrameSampler:
         pending: deque[_Pending] = deque()
         # What the next sample can have as a neighbour; at least the frame before it.
         recent: deque[_Held] = deque()
-        for frame in source.frames(read_from):
-            held = _Held(frame)
+        if self.is_sparse:
+            frames = source.sparse_frames(read_from, max_time_error_seconds=period / 2)
+        else:
+            frames = source.frames(read_from)
+        for frame in frames:
+            held = _Held(frame, self.short_side)
             previous = recent[-1] if recent else None
             if previous is not None:
                 for sample in pending:

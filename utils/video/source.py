@@ -17,6 +17,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.errors import UsageError
+
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` RGB, upright (rotation applied)."""
 
@@ -27,7 +29,7 @@ class VideoInfo:
 
     Attributes:
         path: As given.
-        codec: The decoder's short name ("h264").
+        codec: FFmpeg's short name of the format ("h264").
         width: Pixels, after rotation.
         height: Pixels, after rotation.
         rotation: Degrees clockwise that were applied to make the picture upright: 0, 90, 180, 270
@@ -72,6 +74,34 @@ class DecodeLoss:
         return bool(self.num_corrupt_packets or self.lost_seconds or self.notes)
 
 
+@dataclass(kw_only=True)
+class Skipping:
+    """What `VideoSource.sparse_frames` left out on purpose; grows while frames are read.
+
+    Attributes:
+        num_frames: Frames that were not decoded.
+        max_time_error_seconds: How much later than the frame that was wanted the next one came, at
+            worst.
+    """
+
+    num_frames: int = 0
+    max_time_error_seconds: float = 0.0
+
+
+def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """``(width, height)`` scaled until the shorter is ``short_side``; never enlarged."""
+    if short_side is None or min(width, height) <= short_side:
+        return width, height
+    scale = short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def check_time_error(max_time_error_seconds: float) -> None:
+    """Raises `UsageError` unless it can bound an error."""
+    if not max_time_error_seconds > 0:
+        raise UsageError(f"max_time_error_seconds must be above 0, got {max_time_error_seconds}")
+
+
 class DecodedFrame(abc.ABC):
     """One frame in presentation order; its pixels are converted when they are asked for.
 
@@ -84,8 +114,13 @@ class DecodedFrame(abc.ABC):
     timestamp: float
 
     @abc.abstractmethod
-    def rgb(self) -> Image:
-        """The picture, ``(H, W, 3)`` uint8 RGB, upright."""
+    def rgb(self, *, short_side: int | None = None) -> Image:
+        """The picture, ``(H, W, 3)`` uint8 RGB, upright.
+
+        Args:
+            short_side: Scale down, in the same step as the conversion, until the shorter side has
+                so many pixels. Smaller pictures stay as they are.
+        """
 
 
 class VideoSource(abc.ABC):
@@ -99,6 +134,7 @@ class VideoSource(abc.ABC):
 
     info: VideoInfo
     loss: DecodeLoss
+    skipping: Skipping
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, decoder: str = "pyav") -> VideoSource:
@@ -115,6 +151,23 @@ class VideoSource(abc.ABC):
         Raises:
             VideoDecodeError: Nothing can be decoded from here on and nothing was given out.
         """
+
+    def sparse_frames(
+        self, start_seconds: float = 0.0, *, max_time_error_seconds: float
+    ) -> Iterator[DecodedFrame]:
+        """As `frames`, but cheap frames may be left out where a decoder knows how.
+
+        For those who look for the first frame at or after some time: it comes at most
+        ``max_time_error_seconds`` later than it could, as the beginning of the file shows;
+        ``skipping`` says what was left out and the largest error that was made. This one leaves out
+        nothing.
+
+        Raises:
+            UsageError: ``max_time_error_seconds`` is not above 0.
+        """
+        check_time_error(max_time_error_seconds)
+        self.skipping = Skipping()
+        return self.frames(start_seconds)
 
     @abc.abstractmethod
     def close(self) -> None:

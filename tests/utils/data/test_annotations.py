@@ -21,7 +21,7 @@ from utils.data.annotations import (
     load_annotations,
     save_annotations,
 )
-from utils.errors import AnnotationError
+from utils.errors import AnnotationError, UsageError
 
 Write = Callable[[Any], Path]
 
@@ -397,5 +397,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         save_annotations(AnnotationSet(labels=("a",), videos=(unfit,)), path)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == [path.name]
-    with pytest.raises(AnnotationError, match=r"x.json: cannot be written: File exists$"):
+    with pytest.raises(UsageError, match=r"x.json: cannot be written: File exists; choose"):
         save_annotations(AnnotationSet(labels=("a",), videos=(video,)), path / "x.json")

@@ -9,6 +9,7 @@ import os
 import pickle
 import resource
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def cache(tmp_path: Path) -> ArrayCache:
 
 
 def entries(cache: ArrayCache) -> list[str]:
-    return sorted(os.listdir(cache.folder))
+    """Everything in the folder but the notes of who uses what."""
+    return sorted(name for name in os.listdir(cache.folder) if name != ".runs")
 
 
 # Round trip
@@ -371,3 +373,248 @@ def test_tensor_hash_sees_names_types_shapes_and_content() -> None:
     ]
     assert len({tensor_hash(variant) for variant in variants}) == len(variants)
     assert tensor_hash([("a", array[::2])]) == tensor_hash([("a", array[::2].copy())])
+
+
+# Damage of the data, which nothing but checksums shows
+
+
+def flip(path: Path, offset: int) -> None:
+    """Another byte at ``offset``; size and time stay as they are."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def fill_large(cache: ArrayCache) -> Path:
+    """An entry of four blocks and a piece; returns its folder."""
+    with cache.create(KEY) as writer:
+        writer.append(np.arange(1_100_000, dtype=np.uint8).reshape(-1, 1000))
+    (name,) = entries(cache)
+    return cache.folder / name
+
+
+@pytest.mark.parametrize("offset", [0, 300_000, 1_099_999])
+def test_a_flipped_byte_is_noticed_at_the_first_use(
+    cache: ArrayCache,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    offset: int,
+) -> None:
+    # Then all blocks are compared, not a sample.
+    monkeypatch.setattr("utils.data.array_cache._NUM_SAMPLED_BLOCKS", 0)
+    folder = fill_large(cache)
+    flip(folder / "data.raw", offset)
+    with caplog.at_level(logging.WARNING):
+        assert cache.get(KEY) is None
+    block = offset // (256 * 1024)
+    assert f"(block {block} of 5 is not what was written)" in caplog.text
+
+
+def test_a_write_that_went_astray_is_noticed_later_too(
+    cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.data.array_cache._NUM_SAMPLED_BLOCKS", 0)
+    folder = fill_large(cache)
+    assert cache.get(KEY) is not None
+    with open(folder / "data.raw", "r+b") as file:
+        file.seek(700_000)
+        file.write(b"?")
+    assert cache.get(KEY) is None
+
+
+def test_of_verified_data_a_few_blocks_are_read(
+    cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fill_large(cache)
+    assert cache.get(KEY) is not None
+    flip(folder / "data.raw", 0)
+    monkeypatch.setattr("utils.data.array_cache._NUM_SAMPLED_BLOCKS", 1)
+    # Each use looks at another of the five; a thousand that all miss have probability 1e-97.
+    num_uses = next(number for number in range(1000) if cache.get(KEY) is None)
+    assert num_uses < 1000
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 20])
+def test_checksums_that_are_damaged_themselves(cache: ArrayCache, content: bytes | None) -> None:
+    folder = fill_large(cache)
+    if content is None:
+        (folder / "data.crc32").unlink()
+    else:
+        (folder / "data.crc32").write_bytes(content)
+    assert cache.get(KEY) is None
+
+
+# Room
+
+
+def sized(cache: ArrayCache, number: int, num_bytes: int = 100_000) -> dict[str, Any]:
+    key = {"number": number}
+    with cache.create(key) as writer:
+        writer.append(np.full((1, num_bytes), number, np.uint8))
+    return key
+
+
+def fill_in_another_process(cache: ArrayCache, *numbers: int) -> None:
+    """Entries that no living run uses, each used a second after the one before."""
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: [sized(cache, number) for number in numbers]
+    )
+    process.start()
+    process.join(timeout=30)
+    assert process.exitcode == 0
+    for age, number in enumerate(reversed(numbers), start=1):
+        set_age(cache, number, age)
+    for lease in (cache.folder / ".runs").glob("*.lease"):
+        os.utime(lease, (0, 0))
+
+
+def set_age(cache: ArrayCache, number: int, seconds: int) -> None:
+    (header,) = (
+        path
+        for path in cache.folder.glob("*/entry.json")
+        if json.loads(path.read_text())["key"] == {"number": number}
+    )
+    os.utime(header, (time.time() - seconds, time.time() - seconds))
+
+
+def numbers_in(cache: ArrayCache) -> list[int]:
+    headers = (json.loads(path.read_text()) for path in cache.folder.glob("*/entry.json"))
+    return sorted(header["key"]["number"] for header in headers)
+
+
+def test_what_was_not_used_for_longest_makes_way(cache: ArrayCache) -> None:
+    fill_in_another_process(cache, 1, 2, 3)
+    # Used again, but by a run that has ended.
+    set_age(cache, 1, 0)
+    bounded = ArrayCache(cache.folder, max_bytes=320_000)
+    sized(bounded, 4)
+    assert numbers_in(cache) == [1, 3, 4]
+
+
+def test_using_an_entry_makes_it_young(cache: ArrayCache) -> None:
+    fill_in_another_process(cache, 1, 2)
+    assert cache.get({"number": 1}) is not None
+    (used, _, folder), (older, _, _) = sorted(cache._entries(), reverse=True)
+    assert json.loads((folder / "entry.json").read_text())["key"] == {"number": 1}
+    assert used - older > 0.9e9
+
+
+def test_what_this_run_uses_stays(cache: ArrayCache, caplog: pytest.LogCaptureFixture) -> None:
+    bounded = ArrayCache(cache.folder, max_bytes=150_000)
+    with caplog.at_level(logging.WARNING):
+        for number in range(4):
+            sized(bounded, number)
+    assert numbers_in(cache) == [0, 1, 2, 3]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"the cache in {cache.folder} holds 0.0 GB that are in use, more than data.cache_max_gb "
+        "(0.0)"
+    )
+
+
+def _use(cache: ArrayCache, key: dict[str, Any], ready: Any, done: Any) -> None:
+    entry = cache.get(key)
+    assert entry is not None
+    ready.set()
+    assert done.wait(30)
+    assert (entry.data == key["number"]).all()
+
+
+def test_what_another_living_run_uses_stays(cache: ArrayCache) -> None:
+    fill_in_another_process(cache, 1, 2)
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_use, args=(cache, {"number": 1}, ready, done))
+    other.start()
+    assert ready.wait(30)
+    set_age(cache, 1, 100)
+    # However long ago it noted that, it lives.
+    for lease in (cache.folder / ".runs").glob("*.lease"):
+        os.utime(lease, (0, 0))
+    bounded = ArrayCache(cache.folder, max_bytes=1)
+    sized(bounded, 3)
+    assert numbers_in(cache) == [1, 3]
+    done.set()
+    other.join(timeout=30)
+    assert other.exitcode == 0
+    for lease in (cache.folder / ".runs").glob("*.lease"):
+        os.utime(lease, (0, 0))
+    sized(bounded, 4)
+    # It has ended, however it ended, and its lease is gone with it.
+    assert numbers_in(cache) == [3, 4]
+    assert len(list((cache.folder / ".runs").glob("*.lease"))) == 1
+
+
+def test_where_nothing_is_known_of_other_runs_nothing_is_evicted(
+    cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_in_another_process(cache, 1, 2)
+    monkeypatch.setattr("utils.data.cache_leases.fcntl", None)
+    sized(ArrayCache(cache.folder, max_bytes=1), 3)
+    assert numbers_in(cache) == [1, 2, 3]
+
+
+def _fill_bounded(folder: Path, barrier: Any, results: Any) -> None:
+    """Each entry is forgotten at once by a process of its own, as by many short runs."""
+    cache = ArrayCache(folder, max_bytes=300_000)
+    barrier.wait()
+    for index in range(30):
+        key = {"number": index % 6}
+        if cache.get(key) is None:
+            sized(cache, index % 6)
+        entry = cache.get(key)
+        results.put(entry is not None and bool((entry.data == index % 6).all()))
+
+
+def test_two_bounded_runs_do_not_disturb_each_other(cache: ArrayCache) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=_fill_bounded, args=(cache.folder, barrier, results))
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    assert all(results.get(timeout=30) for _ in range(60))
+    for process in processes:
+        process.join(timeout=30)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+# What a run that died left behind
+
+
+def _die_while_writing(cache: ArrayCache) -> None:
+    with cache.create({"number": 99}) as writer:
+        writer.append(np.zeros((1, 10), np.uint8))
+        os._exit(0)
+
+
+def leftovers(cache: ArrayCache) -> list[str]:
+    return [name for name in entries(cache) if name.startswith(".")]
+
+
+def test_half_an_entry_of_a_dead_run_is_removed(cache: ArrayCache) -> None:
+    dying = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(cache,))
+    dying.start()
+    dying.join(timeout=30)
+    (folder,) = leftovers(cache)
+    # Young: its maker may be about to lock it.
+    sized(ArrayCache(cache.folder), 1)
+    assert leftovers(cache) == [folder]
+    os.utime(cache.folder / folder, (0, 0))
+    sized(ArrayCache(cache.folder), 2)
+    assert leftovers(cache) == []
+    assert numbers_in(cache) == [1, 2]
+
+
+def test_half_an_entry_of_a_living_run_is_left_alone(cache: ArrayCache) -> None:
+    with cache.create({"number": 1}) as writer:
+        writer.append(np.zeros((1, 10), np.uint8))
+        (folder,) = leftovers(cache)
+        os.utime(cache.folder / folder, (0, 0))
+        sized(ArrayCache(cache.folder), 2)
+        assert leftovers(cache) == [folder]
+    assert numbers_in(cache) == [1, 2]

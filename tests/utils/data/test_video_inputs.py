@@ -82,6 +82,11 @@ def mean_colour(frames: torch.Tensor, copy: int) -> np.ndarray[Any, np.dtype[np.
     return torch.stack((mean, torch.full_like(mean, copy)), dim=1).numpy()
 
 
+def entries(cache: Path) -> list[Path]:
+    """Everything in the folder but the notes of who uses what."""
+    return [folder for folder in cache.iterdir() if folder.name != ".runs"]
+
+
 def same(first: VideoInputs, second: VideoInputs) -> bool:
     return all(
         np.array_equal(getattr(first, name), getattr(second, name))
@@ -172,13 +177,23 @@ def test_a_damaged_entry_is_decoded_anew(
 ) -> None:
     first = make_loader().load_frames(video)
     expected = np.array(first.inputs)
-    (entry,) = (tmp_path / "cache").iterdir()
+    (entry,) = entries(tmp_path / "cache")
     shutil.copy(entry / "data.raw", tmp_path / "data.raw")
     (entry / "data.raw").unlink()
     with caplog.at_level(logging.WARNING):
         again = make_loader().load_frames(video)
     assert "is damaged" in caplog.text
     np.testing.assert_array_equal(again.inputs, expected)
+
+
+def test_the_bound_of_the_cache_is_in_gigabytes(
+    make_loader: Make, video: VideoAnnotation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[int] = []
+    monkeypatch.setattr(ArrayCache, "_evict", lambda self, max_bytes: bounds.append(max_bytes))
+    make_loader(cache_max_gb=1.5).load_frames(video)
+    make_loader(image_size=18).load_frames(video)
+    assert bounds == [1_500_000_000]
 
 
 def test_neighbours_stand_behind_the_frame(make_loader: Make, video: VideoAnnotation) -> None:
@@ -228,7 +243,7 @@ def test_frames_and_features_are_two_entries(
 ) -> None:
     make_loader().load_frames(video)
     make_loader().load_features(video, mean_colour, encoder_key="mean")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(entries(tmp_path / "cache")) == 2
 
 
 def test_an_encoder_that_fails_leaves_no_entry(
@@ -239,7 +254,7 @@ def test_an_encoder_that_fails_leaves_no_entry(
 
     with pytest.raises(RuntimeError, match="out of memory"):
         make_loader().load_features(video, fail, encoder_key="mean")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert entries(tmp_path / "cache") == []
 
 
 def test_videos_that_cannot_be_used(make_loader: Make, tmp_path: Path) -> None:
@@ -272,7 +287,7 @@ def test_a_video_that_goes_while_it_is_cached_is_an_error_of_the_video(
     with pytest.raises(VideoError, match="no such file") as caught:
         make_loader().load_frames(video)
     assert not isinstance(caught.value, CacheError)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert entries(tmp_path / "cache") == []
 
 
 def test_an_entry_that_cannot_be_read_back(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,36 +12,69 @@ from typing import Any
 import numpy as np
 import pytest
 
+import video_files as files
+from utils.errors import MissingPackageError
 from utils.video.decoders import DECODERS
 from utils.video.source import DecodedFrame, DecodeLoss, Image, VideoInfo, VideoSource
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def _load_video_files() -> ModuleType:
-    # Test folders are no packages, so the helper beside them is loaded by its path.
-    name = "video_trigger_test_video_files"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "video_files.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "recipe" in metafunc.fixturenames:
-        recipes = _load_video_files().RECIPES
-        metafunc.parametrize("recipe", recipes, ids=lambda recipe: recipe.name)
+    if "case" in metafunc.fixturenames:
+        cases = [
+            (decoder, recipe)
+            for decoder in DECODERS
+            for recipe in files.RECIPES
+            if recipe.name not in files.REFUSALS.get(decoder, {})
+        ]
+        metafunc.parametrize("case", cases, ids=_case_name, indirect=True, scope="module")
+    if "refused" in metafunc.fixturenames:
+        by_name = {recipe.name: recipe for recipe in files.RECIPES}
+        refused = [
+            (decoder, by_name[name], why)
+            for decoder, table in files.REFUSALS.items()
+            for name, why in table.items()
+        ]
+        metafunc.parametrize("refused", refused, ids=_case_name)
     if "decoder" in metafunc.fixturenames:
         metafunc.parametrize("decoder", list(DECODERS))
+
+
+def _case_name(case: tuple[Any, ...]) -> str:
+    return f"{case[0]}-{case[1].name}"
+
+
+def require(decoder: str) -> None:
+    """Skip the test where the decoder's package is not installed."""
+    try:
+        DECODERS.resolve(decoder)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A generated file, open in one of the decoders."""
+
+    decoder: str
+    recipe: Any
+    source: VideoSource
+
+
+@pytest.fixture(scope="module")
+def case(request: pytest.FixtureRequest, written: Callable[[Any], Path]) -> Iterator[Case]:
+    """Every decoder with every recipe that it does not refuse, opened once for all tests."""
+    decoder, recipe = request.param
+    require(decoder)
+    with VideoSource.open(written(recipe), decoder=decoder) as source:
+        yield Case(decoder=decoder, recipe=recipe, source=source)
 
 
 @pytest.fixture(scope="session")
 def video_files() -> ModuleType:
     """The module ``tests/video_files.py``."""
-    return _load_video_files()
+    return files
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +106,14 @@ class FakeFrame(DecodedFrame):
     """A frame whose pixels are its index; counts how often it is converted."""
 
     def __init__(self, frame_index: int, timestamp: float) -> None:
+        self.short_side: int | None = None
         self.frame_index = frame_index
         self.timestamp = timestamp
         self.num_conversions = 0
 
-    def rgb(self) -> Image:
+    def rgb(self, *, short_side: int | None = None) -> Image:
         self.num_conversions += 1
+        self.short_side = short_side
         return np.full((2, 2, 3), self.frame_index % 256, np.uint8)
 
 

@@ -24,7 +24,7 @@ def noise(*shape: int) -> Any:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [17, 224, (30, 50), (50, 30)])
-@pytest.mark.parametrize("height, width", [(48, 64), (64, 48), (33, 99), (1, 7), (50, 50)])
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (33, 99), (1, 7), (50, 50)])
 def test_shape_and_range(mode: Any, size: Any, height: int, width: int) -> None:
     processor = VideoProcessor(size, resize_mode=mode)
     expected = size if isinstance(size, tuple) else (size, size)
@@ -110,7 +110,7 @@ def test_shrinking_averages() -> None:
 
 
 @pytest.mark.parametrize(
-    "frames, message",
+    ("frames", "message"),
     [
         (np.zeros((0, 4, 4, 3), np.uint8), "no frames to process: the first axis is empty"),
         ([], "no frames to process"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -24,7 +25,8 @@ from utils.errors import (
     VideoError,
     VideoNotFoundError,
 )
-from utils.video.decoders.pyav import PyAvSource, _Reading
+from utils.video.decoders.pyav import PyAvSource
+from utils.video.decoders.pyav_reading import Reading
 
 Write = Callable[[Any], Path]
 
@@ -243,9 +245,9 @@ def test_cut_end_is_accounted_for(
         # Identified by its picture: what comes out has the time it was written with.
         number = video_files.read_number(frame.rgb())
         assert frame.timestamp == pytest.approx(number * FRAME_SECONDS, abs=6e-4)
-    # Two B-frames that belong before the last frame can lie behind the cut.
+    # Exact even where a cut takes B-frames and leaves the one after them.
     true_loss = (100 - len(frames)) * FRAME_SECONDS
-    assert loss.lost_seconds == pytest.approx(true_loss, abs=2 * FRAME_SECONDS + 1e-3)
+    assert loss.lost_seconds == pytest.approx(true_loss, abs=1e-3)
     assert any("the file is cut off" in note for note in loss.notes)
 
 
@@ -286,12 +288,13 @@ def test_flipped_bits_never_break_the_order(
     data[places] ^= random.integers(1, 256, 20).astype(np.uint8)
     copy = path.with_name(f"flipped_{seed}_{path.name}")
     copy.write_bytes(data.tobytes())
-    try:
-        with PyAvSource(copy) as source:
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(PyAvSource(copy))
             frames = list(source.frames())
-    except VideoError as error:
-        assert error.reason
-        return
+        except VideoError:
+            # The damage may hit the header; any other error is a bug.
+            return
     times = [frame.timestamp for frame in frames]
     assert times and times[0] == 0.0
     assert all(before < after for before, after in itertools.pairwise(times))
@@ -329,11 +332,13 @@ def test_longer_sound_is_no_loss(written: Write, video_files: ModuleType) -> Non
     for recipe in video_files.RECIPES:
         if recipe.has_sound and not recipe.name.endswith(".flv"):
             with PyAvSource(written(recipe)) as source:
-                assert source.info.duration_seconds == pytest.approx(1.6, abs=1e-3)
+                assert source.info.duration_seconds is not None
+                # The sound is two seconds longer; the last frame stays for one step at most.
+                assert 0 < source.info.duration_seconds - recipe.times[-1] < FRAME_SECONDS + 1e-3
 
 
 @pytest.mark.parametrize(
-    "matrix, rotation, upright",
+    ("matrix", "rotation", "upright"),
     [
         # As cameras write them into the track header: (x', y') = (a x + c y, b x + d y).
         ((1, 0, 0, 1), 0, lambda stored: stored),
@@ -516,16 +521,46 @@ def test_seek_that_lands_late_is_noticed(
 def test_seek_that_does_not_land_on_a_key_frame_is_noticed(
     written: Write, video_files: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = _Reading.frames
+    honest = Reading.frames
 
-    def without_the_first(self: _Reading) -> Any:
+    def without_the_first(self: Reading) -> Any:
         frames = honest(self)
         next(frames)
         yield from frames
 
     with PyAvSource(written(video_files.RECIPES[0])) as source:
-        monkeypatch.setattr(_Reading, "frames", without_the_first)
+        monkeypatch.setattr(Reading, "frames", without_the_first)
         assert source._sought(1.2) is None
+
+
+def test_skipping_stops_where_it_would_leave_out_too_much(
+    tmp_path: Path, video_files: ModuleType
+) -> None:
+    path = tmp_path / "calm_then_sparse.mp4"
+    with av.open(str(path), "w") as container:
+        options = {"bf": "3", "g": "300", "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(260):
+            frame = av.VideoFrame.from_ndarray(video_files.draw(number), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts = number
+            if number < 200:
+                # One B-frame between two others, where later there are three.
+                kind = av.video.frame.PictureType
+                frame.pict_type = kind.P if number % 2 == 0 else kind.B
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with PyAvSource(path) as source:
+        indices = [frame.frame_index for frame in source.sparse_frames(max_time_error_seconds=0.05)]
+        skipping = source.skipping
+        assert not source.loss, source.loss
+    assert indices[:100] == list(range(0, 200, 2))
+    # The first run of three is skipped, and what the decoder's threads had begun with; then none.
+    assert skipping.max_time_error_seconds == pytest.approx(3 * FRAME_SECONDS)
+    assert indices[-20:] == list(range(240, 260))
+    assert skipping.num_frames == 260 - len(indices)
 
 
 def test_real_videos(real_videos: list[Path]) -> None:

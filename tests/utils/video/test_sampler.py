@@ -177,11 +177,11 @@ def test_held_frames_do_not_grow_with_the_video(fake_source: Any) -> None:
 
         def frames(self, start_seconds: float = 0.0) -> Iterator[DecodedFrame]:
             for index in range(3600 * 25):
-                frame = FakeFrame(index, index / 25)
+                frame = kind(index, index / 25)
                 alive.add(frame)
                 yield frame
 
-    FakeFrame = type(fake_source([0.0]).given[0])
+    kind = type(fake_source([0.0]).given[0])
     alive: weakref.WeakSet[DecodedFrame] = weakref.WeakSet()
     sampler = FrameSampler(fps=3, neighbor_offsets_seconds=(0.08, 0.4))
     # The largest offset of frames, 10, is kept behind the newest one.
@@ -204,7 +204,7 @@ def test_max_frames_stops_decoding(fake_source: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"fps": 0}, "fps must be above 0, or None for every frame; got 0"),
         ({"fps": -3.0}, "fps must be above 0.*got -3.0"),
@@ -212,6 +212,12 @@ def test_max_frames_stops_decoding(fake_source: Any) -> None:
         ({"fps": math.inf}, "fps must be above 0.*got inf"),
         ({"max_frames": 0}, "max_frames must be at least 1, or None for all; got 0"),
         ({"neighbor_offsets_seconds": (0.1, -0.1)}, "offsets_seconds must be above 0; got -0.1"),
+        ({"short_side": 0}, "short_side must be at least 1, or None for all; got 0"),
+        ({"fps": None, "is_sparse": True}, "is_sparse skips frames: it needs an fps"),
+        (
+            {"is_sparse": True, "neighbor_offsets_seconds": (0.1,)},
+            "goes with no neighbor_offsets_seconds",
+        ),
         ({"neighbor_offsets_seconds": (math.nan,)}, "offsets_seconds must be above 0; got nan"),
     ],
 )
@@ -226,7 +232,7 @@ def test_unknown_decoder() -> None:
 
 
 @pytest.mark.parametrize(
-    "start, end, message",
+    ("start", "end", "message"),
     [
         (-1.0, None, "start_seconds must be 0 or more, got -1.0"),
         (math.nan, None, "start_seconds must be 0 or more, got nan"),
@@ -301,3 +307,43 @@ def test_losses_are_logged_for_a_path_and_kept_for_a_source(
         assert source.loss.lost_seconds > 0.3
         assert source.info.codec == "ffv1"
     assert not caplog.records
+
+
+def test_short_side_reaches_every_picture(
+    written: Callable[[Any], Path], video_files: ModuleType
+) -> None:
+    path = written(video_files.RECIPES[0])
+    sampler = FrameSampler(fps=5, short_side=24, neighbor_offsets_seconds=(0.08,))
+    frames, _ = sampler.sample_frames(path)
+    assert frames.shape == (8, 3, 24, 32, 3)
+    numbers = [video_files.read_number(frame) for frame in frames[:, 0]]
+    assert numbers == list(range(0, 40, 5))
+
+
+@pytest.mark.parametrize("fps", [1, 3, 5, 12])
+def test_sparse_samples_come_late_by_less_than_half_a_step(
+    written: Callable[[Any], Path], video_files: ModuleType, fps: float
+) -> None:
+    path = written(video_files.RECIPES[0])
+    exact = list(FrameSampler(fps=fps).stream(path))
+    with VideoSource.open(path) as source:
+        sparse = list(FrameSampler(fps=fps, is_sparse=True).stream(source))
+        skipping = source.skipping
+        assert not source.loss
+    assert len(sparse) == len(exact)
+    late = [ours.timestamp - theirs.timestamp for ours, theirs in zip(sparse, exact, strict=True)]
+    # By hand: every third frame is skipped, 0.04 s before one that is not.
+    assert skipping.num_frames > 0 and skipping.max_time_error_seconds == pytest.approx(0.04)
+    assert min(late) >= 0 and max(late) <= skipping.max_time_error_seconds + 1e-9
+    assert skipping.max_time_error_seconds < 0.5 / fps
+    for sample in sparse:
+        assert video_files.read_number(sample.image) == sample.frame_index
+        assert sample.timestamp == pytest.approx(sample.frame_index * 0.04)
+
+
+def test_sparse_sampling_skips_nothing_where_it_would_be_late(
+    written: Callable[[Any], Path], video_files: ModuleType
+) -> None:
+    with VideoSource.open(written(video_files.RECIPES[0])) as source:
+        samples = list(FrameSampler(fps=25, is_sparse=True).stream(source))
+        assert len(samples) == 40 and source.skipping.num_frames == 0

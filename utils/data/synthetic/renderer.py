@@ -127,7 +127,7 @@ class _Weather:
         self._warmth = rng.uniform(-0.02, 0.02)
         self._sway_periods = rng.uniform((0.7, 0.5), (2.5, 2.0))
         self._sway_phases = rng.uniform(0, 2 * np.pi, 2)
-        self._sway = float(rng.uniform(0.0, 1.4))
+        self._sway = float(rng.uniform(0.0, 0.6))
 
     def light(self, time: float) -> NDArray[np.float32]:
         """Gain of red, green and blue."""
@@ -142,5 +142,5 @@ class _Weather:
     def shake(self, time: float, rng: np.random.Generator) -> tuple[int, int]:
         """Displacement to the right and down, in pixels of the large canvas."""
         sway = self._sway * np.sin(2 * np.pi * time / self._sway_periods + self._sway_phases)
-        right, down = np.clip(np.rint(sway + rng.normal(0, 0.25, 2)), -_BORDER, _BORDER)
+        right, down = np.clip(np.rint(sway + rng.normal(0, 0.12, 2)), -_BORDER, _BORDER)
         return int(right), int(down)

@@ -2,4 +2,13 @@
 
 from utils.registry import Registry
 
-DECODERS = Registry("decoder", {"pyav": "utils.video.decoders.pyav:PyAvSource"})
+DECODERS = Registry(
+    "decoder",
+    {
+        "decord": "utils.video.decoders.decord:DecordSource",
+        "pyav": "utils.video.decoders.pyav:PyAvSource",
+        "pyav_isolated": "utils.video.decoders.isolated:IsolatedPyAvSource",
+        "torchcodec": "utils.video.decoders.torchcodec:TorchcodecSource",
+    },
+    requires={"decord": "decord", "torchcodec": "torchcodec"},
+)

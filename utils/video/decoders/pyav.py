@@ -7,20 +7,18 @@ believed only after a look at where it landed.
 
 from __future__ import annotations
 
-import bisect
-import heapq
 import itertools
 import math
 import os
-import stat
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from utils.errors import (
     EmptyVideoError,
@@ -29,72 +27,40 @@ from utils.errors import (
     UsageError,
     VideoDecodeError,
     VideoError,
-    VideoNotFoundError,
 )
-from utils.video.source import DecodedFrame, DecodeLoss, Image, VideoInfo, VideoSource
+from utils.video.decoders.file_checks import check_file, why_no_container
+from utils.video.decoders.orientation import Orientation
+from utils.video.decoders.pyav_reading import (
+    NO_PACKETS,
+    ONE_PACKET_ONE_FRAME,
+    Reading,
+    codec_name,
+    tagged_duration,
+)
+from utils.video.source import (
+    DecodedFrame,
+    DecodeLoss,
+    Image,
+    Skipping,
+    VideoInfo,
+    VideoSource,
+    check_time_error,
+    scaled_size,
+)
 
 if TYPE_CHECKING:
-    from av.buffer import Buffer
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 URL_TIMEOUT_SECONDS = 30.0
 """How long a server may keep us waiting, to open and for each read; local files are not timed."""
 
-MAX_FRUITLESS_READS = 100
-"""Read errors in a row, without one packet between, after which the rest is given up as lost."""
+SKIPPING_PROBE_FRAMES = 60
+"""Decoded sparsely to learn how far apart the frames are that others refer to."""
 
-NO_PACKETS = "the file ends before its first frame: it is cut off or still being written"
-
-ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg", "ffv1"})
-"""Codecs whose packets can be counted instead of their frames. VP8 hides reference frames in
-packets of their own, and MPEG-4 in AVI packs two frames into one and an empty one after it."""
-
-HEADER_STATES_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf"})
-"""Containers that write the duration down; elsewhere FFmpeg only estimates it, and an estimate is
-no proof that something is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Orientation:
-    """How stored pixels become upright ones: transpose, then flip columns, then rows."""
-
-    transpose: bool = False
-    flip_columns: bool = False
-    flip_rows: bool = False
-
-    @classmethod
-    def of(cls, frame: VideoFrame) -> _Orientation:
-        """From the frame's display matrix, to the nearest quarter turn."""
-        # PyAV's `frame.rotation` knows turns only and takes a mirror image for half a turn, so the
-        # matrix is read here: (x', y') = (a x + c y, b x + d y) with x to the right and y down.
-        # PyAV's own annotation of side_data is wrong: it maps names to buffers.
-        side_data = cast("Mapping[str, Buffer]", frame.side_data)
-        if "DISPLAYMATRIX" not in side_data:
-            return cls()
-        matrix = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), dtype=np.int32)
-        a, b, _, c, d = matrix[:5].tolist()
-        if abs(a) + abs(d) >= abs(b) + abs(c):
-            return cls(flip_columns=a < 0, flip_rows=d < 0)
-        return cls(transpose=True, flip_columns=c < 0, flip_rows=b < 0)
-
-    @property
-    def rotation(self) -> int:
-        """Degrees clockwise; a mirror image counts as mirrored first and turned then."""
-        if self.transpose:
-            return 90 if self.flip_columns else 270
-        return 180 if self.flip_rows else 0
-
-    def apply(self, image: Image) -> Image:
-        if self.transpose:
-            image = image.transpose(1, 0, 2)
-        if self.flip_columns:
-            image = image[:, ::-1]
-        if self.flip_rows:
-            image = image[::-1]
-        return np.ascontiguousarray(image)
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's ``AVFMT_NOTIMESTAMPS``: whatever times come out were made up."""
 
 
 class _PyAvFrame(DecodedFrame):
@@ -108,163 +74,28 @@ class _PyAvFrame(DecodedFrame):
         self.frame_index = frame_index
         self.timestamp = timestamp
 
-    def rgb(self) -> Image:
-        return self._source._to_rgb(self._frame)
+    def rgb(self, *, short_side: int | None = None) -> Image:
+        return self._source._to_rgb(self._frame, short_side)
 
 
-class _Reading:
-    """One pass over the file: its own container and decoder, and the account of what is lost."""
+@dataclass(frozen=True, kw_only=True)
+class PacketScan:
+    """What the packets of a file say without being decoded; see `PyAvSource.scan_packets`.
 
-    def __init__(self, source: PyAvSource) -> None:
-        self.loss = DecodeLoss()
-        self.container = source._open_container()
-        self.stream = source._pick_stream(self.container)
-        # Frame threads decode several frames at once; without them one core does all the work.
-        self.stream.thread_type = "AUTO"
-        self._num_damaged = 0
-        self.num_without_time = 0
-        self.has_packets = False
-        self._gap_seconds = 0.0
-        self._tail_seconds = 0.0
-        self._avi_shift = 0
-        # Times of packets that went into the decoder and have not come out as frames yet.
-        self._awaited: list[int] = []
+    Attributes:
+        format_names: FFmpeg's names of the container.
+        timestamps: ``(N,)`` seconds of the presented frames, strictly rising; empty where
+            ``problem`` says why they are not known.
+        num_hidden: Frames that an edit list hides.
+        is_mirrored: Whether the picture must be mirrored to be shown right.
+        problem: Why packets do not tell the frames and their times, or what is damaged.
+    """
 
-    def seconds(self, ticks: int) -> float:
-        base = self.stream.time_base
-        assert base is not None
-        return ticks * base.numerator / base.denominator
-
-    def close(self) -> None:
-        self.container.close()
-
-    def frames(self) -> Generator[tuple[int, VideoFrame]]:
-        """``(pts, frame)`` in presentation order; ``pts`` in stream ticks, strictly rising."""
-        last: int | None = None
-        end: int | None = None
-        for frame in self._decoded():
-            pts = frame.pts if frame.pts is not None else frame.dts
-            if pts is None or (last is not None and pts <= last):
-                self.num_without_time += 1
-                self._write_notes()
-                continue
-            duration = frame.duration or (pts - last if last is not None else 0)
-            num_missing = 0
-            while self._awaited and self._awaited[0] <= pts:
-                num_missing += heapq.heappop(self._awaited) != pts
-            # Before the first frame nothing is missing: time starts with it. A gap in which no
-            # packet was due is how variable frame rate looks.
-            if num_missing and end is not None and pts - end > duration // 2:
-                self._gap_seconds += self.seconds(pts - end)
-                self._write_notes()
-            last, end = pts, pts + duration
-            yield pts, frame
-        if last is not None and end is not None:
-            self._account_for_tail(last, end)
-
-    def _account_for_tail(self, last: int, end: int) -> None:
-        """What the container promised after the last frame."""
-        claimed_end = self._claimed_end()
-        missing = max((pts for pts in self._awaited), default=last)
-        if missing > last and (claimed_end is None or claimed_end < missing):
-            claimed_end = missing + (end - last)
-        if claimed_end is None:
-            return
-        # Headers round and VFR files do not know how long their last frame stays; where nothing
-        # else points to damage, only more than a frame is taken for a loss.
-        is_suspect = bool(self._num_damaged or missing > last)
-        if claimed_end - end > (end - last) * (0.5 if is_suspect else 1.5):
-            self._tail_seconds = self.seconds(claimed_end - end)
-            self._write_notes()
-
-    def _claimed_end(self) -> int | None:
-        """Where the header says that the video stream ends, in ticks on the stream's clock."""
-        container, stream = self.container, self.stream
-        if not HEADER_STATES_DURATION.intersection(container.format.name.split(",")):
-            return None
-        if stream.duration is not None:
-            # Where an AVI's index is cut off FFmpeg shortens the duration to what is left, but not
-            # the number of frames, each of which is one tick there.
-            num_ticks = max(stream.duration, stream.frames if container.format.name == "avi" else 0)
-            return (stream.start_time or 0) + num_ticks
-        seconds = _tagged_duration(stream)
-        if seconds is None and container.duration is not None and len(container.streams) == 1:
-            # With other streams beside it the file's duration may be that of its sound.
-            seconds = container.duration / av.time_base
-        assert stream.time_base is not None
-        return None if seconds is None else round(seconds / stream.time_base)
-
-    def _decoded(self) -> Iterator[VideoFrame]:
-        """Everything that the decoder gives out; what it refuses is counted and passed over."""
-        for packet in self._packets():
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                self._count_damage()
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """All packets worth decoding, and the empty one that flushes the decoder."""
-        num_failures = 0
-        while True:
-            try:
-                for packet in self.container.demux(self.stream):
-                    num_failures = 0
-                    self.has_packets = self.has_packets or packet.size > 0
-                    if self.container.format.name == "avi":
-                        self._retime(packet)
-                    if packet.pts is not None and packet.size and not packet.is_discard:
-                        heapq.heappush(self._awaited, packet.pts)
-                    if packet.is_corrupt:
-                        self._count_damage()
-                        continue
-                    yield packet
-                return
-            except av.FFmpegError:
-                # The demuxer looks for the next sound packet when it is asked again.
-                self._count_damage()
-                num_failures += 1
-                if num_failures >= MAX_FRUITLESS_READS:
-                    return
-
-    def _retime(self, packet: Packet[VideoStream]) -> None:
-        """Correct the time of an AVI packet that follows a damaged stretch.
-
-        AVI stores an order and no times: FFmpeg counts chunks, and after a stretch that it could
-        not read counts on as if nothing were missing. The index says which chunk lies where.
-        """
-        index = self.stream.index_entries
-        if packet.pos is None or packet.dts is None:
-            return
-        # The index points at the chunk's header, of 8 bytes.
-        place = bisect.bisect_left(index, packet.pos - 8, key=lambda entry: entry.pos)
-        if place < len(index) and index[place].pos == packet.pos - 8:
-            shift = index[place].timestamp - packet.dts
-            packet.dts += shift
-            if packet.pts is not None:
-                packet.pts += shift
-            for missing in range(self._avi_shift, shift):
-                heapq.heappush(self._awaited, packet.dts - shift + missing)
-            self._avi_shift = shift
-
-    def _count_damage(self) -> None:
-        self._num_damaged += 1
-        self._write_notes()
-
-    def _write_notes(self) -> None:
-        self.loss.num_corrupt_packets = self._num_damaged
-        self.loss.lost_seconds = self._gap_seconds + self._tail_seconds
-        notes = []
-        if self._num_damaged:
-            notes.append(f"{_count(self._num_damaged, 'damaged packet')} skipped")
-        if self._gap_seconds:
-            notes.append(f"{self._gap_seconds:.2f} s of video in between could not be decoded")
-        if self._tail_seconds:
-            notes.append(f"the file is cut off: {self._tail_seconds:.2f} s at its end are missing")
-        if self.num_without_time:
-            notes.append(
-                f"{_count(self.num_without_time, 'frame')} left out for want of a time that rises"
-            )
-        self.loss.notes[:] = notes
+    format_names: tuple[str, ...]
+    timestamps: NDArray[np.float64]
+    num_hidden: int
+    is_mirrored: bool
+    problem: str | None
 
 
 class PyAvSource(VideoSource):
@@ -293,14 +124,17 @@ class PyAvSource(VideoSource):
         self._is_closed = False
         self._running: weakref.WeakSet[Generator[DecodedFrame]] = weakref.WeakSet()
         self._reformatter = VideoReformatter()
+        self._first_pts = 0
+        self._known_skipping_error: float | None = None
+        self.skipping = Skipping()
         if not self._is_url:
-            _check_file(self._path)
+            check_file(self._path)
 
-        reading = _Reading(self)
+        reading = self._reading()
         try:
             self._first_pts, first = self._first_frame(reading)
             self._width, self._height = first.width, first.height
-            self._orientation = _Orientation.of(first)
+            self._orientation = Orientation.of(first)
             self.info = self._describe(reading)
             self.loss = reading.loss
         finally:
@@ -319,26 +153,89 @@ class PyAvSource(VideoSource):
             UsageError: The source is closed, or ``start_seconds`` is no number.
             VideoDecodeError: Nothing was given out because everything from here on is damaged.
         """
-        if self._is_closed:
-            raise UsageError(f"{self._path}: the source is closed; open it again to read on")
-        if not math.isfinite(start_seconds):
-            raise UsageError(f"start_seconds must be a finite number, got {start_seconds}")
-        self.loss = DecodeLoss()
-        generator = self._read(start_seconds)
-        self._running.add(generator)
-        return generator
+        self._check_readable(start_seconds)
+        return self._start(start_seconds, None)
+
+    def sparse_frames(
+        self, start_seconds: float = 0.0, *, max_time_error_seconds: float
+    ) -> Iterator[DecodedFrame]:
+        """As `frames`, without those that no other frame refers to, where the bound allows it.
+
+        The beginning of the file tells: where its longest run of such frames fits the bound they
+        are skipped by the decoder (FFmpeg's ``NONREF``), otherwise all are decoded. Should a later
+        run be longer, all are decoded from there on; ``skipping`` tells the error that was made.
+        """
+        self._check_readable(start_seconds)
+        check_time_error(max_time_error_seconds)
+        is_sparse = 0 < self._skipping_error() <= max_time_error_seconds
+        return self._start(start_seconds, max_time_error_seconds if is_sparse else None)
+
+    def scan_packets(self) -> PacketScan:
+        """Read all packets and decode none.
+
+        Raises:
+            VideoError: The file cannot be opened any more.
+        """
+        reading = self._reading()
+        try:
+            ticks, num_hidden, problem = reading.scan()
+        finally:
+            reading.close()
+        base = reading.stream.time_base
+        assert base is not None
+        shown = np.array([tick for tick in ticks if tick >= self._first_pts], np.float64)
+        timestamps = (shown - self._first_pts) * base.numerator / base.denominator
+        if problem is None and self.info.codec not in ONE_PACKET_ONE_FRAME:
+            problem = f"packets of {self.info.codec} and its frames need not match"
+        return PacketScan(
+            format_names=tuple(reading.container.format.name.split(",")),
+            timestamps=timestamps if problem is None else timestamps[:0],
+            num_hidden=num_hidden,
+            is_mirrored=self._orientation.is_mirrored,
+            problem=problem,
+        )
 
     def close(self) -> None:
         self._is_closed = True
         for generator in list(self._running):
             generator.close()
 
-    def _read(self, start_seconds: float) -> Generator[DecodedFrame]:
-        reading, frames, index = self._positioned(start_seconds)
-        self.loss = reading.loss
-        num_given = 0
+    def _check_readable(self, start_seconds: float) -> None:
+        if self._is_closed:
+            raise UsageError(f"{self._path}: the source is closed; open it again to read on")
+        if not math.isfinite(start_seconds):
+            raise UsageError(f"start_seconds must be a finite number, got {start_seconds}")
+
+    def _start(
+        self, start_seconds: float, max_skip_seconds: float | None
+    ) -> Generator[DecodedFrame]:
+        self.loss, self.skipping = DecodeLoss(), Skipping()
+        generator = self._read(start_seconds, max_skip_seconds)
+        self._running.add(generator)
+        return generator
+
+    def _skipping_error(self) -> float:
+        """Seconds by which skipping would delay a frame at most, from the first frames."""
+        if self._known_skipping_error is None:
+            reading = self._reading(max_skip_seconds=math.inf)
+            try:
+                for _ in itertools.islice(reading.frames(), SKIPPING_PROBE_FRAMES):
+                    pass
+            finally:
+                reading.close()
+            self._known_skipping_error = reading.skipping.max_time_error_seconds
+        return self._known_skipping_error
+
+    def _read(
+        self, start_seconds: float, max_skip_seconds: float | None
+    ) -> Generator[DecodedFrame]:
+        reading, frames, index = self._positioned(start_seconds, max_skip_seconds)
+        self.loss, self.skipping = reading.loss, reading.skipping
+        num_given = num_skipped = 0
         try:
             for pts, frame in frames:
+                index += reading.skipping.num_frames - num_skipped
+                num_skipped = reading.skipping.num_frames
                 timestamp = reading.seconds(pts - self._first_pts)
                 if timestamp >= start_seconds:
                     num_given += 1
@@ -354,21 +251,21 @@ class PyAvSource(VideoSource):
             )
 
     def _positioned(
-        self, start_seconds: float
-    ) -> tuple[_Reading, Iterator[tuple[int, VideoFrame]], int]:
+        self, start_seconds: float, max_skip_seconds: float | None
+    ) -> tuple[Reading, Iterator[tuple[int, VideoFrame]], int]:
         """A reading at or before ``start_seconds``, its frames, and the first one's index."""
         if start_seconds > 0 and not self._is_url:
-            sought = self._sought(start_seconds)
+            sought = self._sought(start_seconds, max_skip_seconds)
             if sought is not None:
                 return sought
-        reading = _Reading(self)
+        reading = self._reading(max_skip_seconds=max_skip_seconds)
         return reading, reading.frames(), 0
 
     def _sought(
-        self, start_seconds: float
-    ) -> tuple[_Reading, Iterator[tuple[int, VideoFrame]], int] | None:
+        self, start_seconds: float, max_skip_seconds: float | None = None
+    ) -> tuple[Reading, Iterator[tuple[int, VideoFrame]], int] | None:
         """As `_positioned`, by seeking; None where the landing cannot be trusted."""
-        reading = _Reading(self)
+        reading = self._reading(max_skip_seconds=max_skip_seconds)
         base = reading.stream.time_base
         assert base is not None
         target = self._first_pts + int(start_seconds / base)
@@ -395,7 +292,7 @@ class PyAvSource(VideoSource):
         container = self._open_container()
         try:
             stream = self._pick_stream(container)
-            if stream.codec_context.name not in ONE_PACKET_ONE_FRAME:
+            if codec_name(stream) not in ONE_PACKET_ONE_FRAME:
                 return None
             for packet in container.demux(stream):
                 if not packet.size:
@@ -412,12 +309,23 @@ class PyAvSource(VideoSource):
             container.close()
         return count
 
-    def _to_rgb(self, frame: VideoFrame) -> Image:
+    def _to_rgb(self, frame: VideoFrame, short_side: int | None) -> Image:
+        width, height = scaled_size(self._width, self._height, short_side)
         # One thread: slices of a picture that are converted apart can differ along the seam.
         converted = self._reformatter.reformat(
-            frame, width=self._width, height=self._height, format="rgb24", threads=1
+            frame, width=width, height=height, format="rgb24", threads=1
         )
         return self._orientation.apply(cast("Image", converted.to_ndarray()))
+
+    def _reading(self, max_skip_seconds: float | None = None) -> Reading:
+        container = self._open_container()
+        return Reading(
+            container,
+            self._pick_stream(container),
+            path=self._path,
+            first_pts=self._first_pts,
+            max_skip_seconds=max_skip_seconds,
+        )
 
     def _open_container(self) -> InputContainer:
         # An absolute path, because FFmpeg takes "10:30.mp4" for an address of protocol "10".
@@ -426,7 +334,7 @@ class PyAvSource(VideoSource):
         try:
             return av.open(name, "r", metadata_errors="replace", timeout=timeout)
         except av.InvalidDataError:
-            raise NotAVideoError(self._path, _why_no_container(self._path)) from None
+            raise NotAVideoError(self._path, why_no_container(self._path)) from None
         except av.EOFError:
             raise EmptyVideoError(self._path, NO_PACKETS) from None
         except (av.FFmpegError, OSError) as error:
@@ -438,6 +346,14 @@ class PyAvSource(VideoSource):
             # FFmpeg plays any text file as a film of a terminal.
             container.close()
             raise NotAVideoError(self._path, "a text file, not a video")
+        if container.format.flags & NO_TIMESTAMPS:
+            container.close()
+            raise VideoDecodeError(
+                self._path,
+                f"a bare {container.format.name} stream without times; convert it with the frame "
+                f"rate that you know: ffmpeg -r RATE -i {os.path.basename(self._path)} "
+                "converted.mp4",
+            )
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({found.type for found in container.streams if found is not stream})
@@ -450,7 +366,7 @@ class PyAvSource(VideoSource):
             raise VideoDecodeError(self._path, "this FFmpeg has no decoder for its video codec")
         return stream
 
-    def _first_frame(self, reading: _Reading) -> tuple[int, VideoFrame]:
+    def _first_frame(self, reading: Reading) -> tuple[int, VideoFrame]:
         for pts, frame in reading.frames():
             return pts, frame
         if reading.num_without_time:
@@ -465,14 +381,14 @@ class PyAvSource(VideoSource):
         notes = f" ({'; '.join(reading.loss.notes)})" if reading.loss else ""
         raise EmptyVideoError(self._path, f"no frame can be decoded{notes}")
 
-    def _describe(self, reading: _Reading) -> VideoInfo:
+    def _describe(self, reading: Reading) -> VideoInfo:
         container, stream = reading.container, reading.stream
         turned = self._orientation.transpose
         duration: float | None = None
         if stream.duration is not None:
             duration = reading.seconds(stream.duration)
         else:
-            end = _tagged_duration(stream)
+            end = tagged_duration(stream)
             if end is None and container.duration is not None:
                 end = container.duration / av.time_base
             # Matroska states where the last frame ends on its own clock, which need not start at 0.
@@ -481,68 +397,10 @@ class PyAvSource(VideoSource):
         rate = stream.average_rate
         return VideoInfo(
             path=self._path,
-            codec=stream.codec_context.name,
+            codec=codec_name(stream),
             width=self._height if turned else self._width,
             height=self._width if turned else self._height,
             rotation=self._orientation.rotation,
             source_fps=float(rate) if rate else None,
             duration_seconds=duration if duration is not None and duration > 0 else None,
         )
-
-
-def _check_file(path: str) -> None:
-    """Everything that can be said of a local path without FFmpeg, which would wait on a pipe."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        if os.path.islink(path):
-            target = os.readlink(path)
-            raise VideoNotFoundError(path, f"a link to '{target}', which does not exist") from None
-        raise VideoNotFoundError(path, "no such file") from None
-    except NotADirectoryError:
-        raise VideoNotFoundError(path, "no such file: a folder in the path is a file") from None
-    except PermissionError:
-        raise VideoError(path, "a folder in the path may not be entered (chmod +x it)") from None
-    except (OSError, ValueError) as error:
-        raise VideoNotFoundError(path, f"no usable file name: {error}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise VideoNotFoundError(path, "a folder, not a file; give the videos in it")
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
-        kind = kinds.get(stat.S_IFMT(status.st_mode), "device")
-        raise VideoNotFoundError(path, f"a {kind}, not a regular file")
-    try:
-        with open(path, "rb"):
-            pass
-    except PermissionError:
-        raise VideoError(
-            path, "permission denied; make it readable (chmod u+r) or run as its owner"
-        ) from None
-    if status.st_size == 0:
-        raise EmptyVideoError(path, "the file is empty (0 bytes)")
-
-
-def _why_no_container(path: str) -> str:
-    """The reason for FFmpeg's "invalid data", as far as the first bytes tell it."""
-    if "://" not in path:
-        with open(path, "rb") as file:
-            if file.read(8)[4:8] == b"ftyp":
-                return (
-                    "an MP4 without a readable index (moov): the file is cut off or still being "
-                    "written; wait for it, or record to MKV, which survives being cut"
-                )
-    return "not a video: the bytes are in no container that FFmpeg knows"
-
-
-def _tagged_duration(stream: VideoStream) -> float | None:
-    """Matroska's per-stream ``DURATION`` tag, "HH:MM:SS.fraction", in seconds."""
-    tag = stream.metadata.get("DURATION", "")
-    try:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,211 @@
+"""`IsolatedPyAvSource`: a decoder that gets stuck, dies or eats memory harms only itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from utils.errors import NotAVideoError, UsageError, VideoDecodeError
+from utils.video.decoders.isolated import IsolatedPyAvSource
+from utils.video.decoders.isolated_worker import ProtocolError, read_message, write_message
+from utils.video.sampler import FrameSampler
+
+Write = Callable[[Any], Path]
+ROOT = Path(__file__).resolve().parents[3]
+
+STALL_SECONDS = 2.0
+"""For an answer that takes no time; long beside the pauses of a busy machine."""
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., IsolatedPyAvSource]:
+    """Opens one of the decoders in ``tests/misbehaving_decoders.py``."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+
+    def make(name: str, path: str = "video.mp4", **options: Any) -> IsolatedPyAvSource:
+        kind = type(name, (IsolatedPyAvSource,), {"target": f"misbehaving_decoders:{name}"})
+        source: IsolatedPyAvSource = kind(path, stall_seconds=STALL_SECONDS, **options)
+        return source
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Stuck", "made no progress for 2 s and was stopped"),
+        ("Crashing", "was killed by SIGSEGV"),
+        ("Leaving", "ended by itself with exit code 3"),
+        ("Hungry", "ran out of the memory that it may take"),
+        ("Lying", "gave an answer that makes no sense (a header of 4294967295 bytes)"),
+    ],
+)
+def test_frames_before_the_end_count_and_the_rest_is_lost(
+    watched: Callable[..., IsolatedPyAvSource], name: str, what: str
+) -> None:
+    with watched(name, memory_limit_bytes=1 << 30) as source:
+        images, times = [], []
+        for frame in source.frames():
+            images.append(frame.rgb())
+            times.append(frame.timestamp)
+        assert times == [0.0, 0.5, 1.0]
+        assert [int(image[0, 0, 0]) for image in images] == [0, 1, 2]
+        assert source.loss.lost_seconds == pytest.approx(8.5)
+        assert what in source.loss.notes[0]
+        assert source.loss.notes[0].endswith("after 1.000 s: 8.50 s at the end are missing")
+        with pytest.raises(VideoDecodeError, match=r"before a frame at or after 0\.000 s"):
+            next(source.frames())
+
+
+@pytest.mark.parametrize("name", ["Stuck", "Crashing", "Leaving"])
+def test_nothing_before_the_first_frame(
+    watched: Callable[..., IsolatedPyAvSource], name: str
+) -> None:
+    with pytest.raises(VideoDecodeError, match=r"at_once\.mp4: the decoder .* before the first"):
+        watched(name, "at_once.mp4")
+
+
+def test_a_frame_that_is_held_outlives_its_process(
+    watched: Callable[..., IsolatedPyAvSource],
+) -> None:
+    with watched("Crashing") as source:
+        held = list(source.frames())
+        assert [int(frame.rgb()[0, 0, 0]) for frame in held] == [0, 1, 2]
+
+
+def test_sampling_goes_on_to_where_the_decoder_died(
+    watched: Callable[..., IsolatedPyAvSource],
+) -> None:
+    with watched("Crashing") as source:
+        sampler = FrameSampler(fps=2, neighbor_offsets_seconds=(0.5,))
+        samples = list(sampler.stream(source))
+        assert [sample.timestamp for sample in samples] == [0.0, 0.5, 1.0]
+        assert [int(image[0, 0, 0]) for image in samples[1].neighbors] == [0, 2]
+        assert source.loss.lost_seconds == pytest.approx(8.5)
+
+
+def test_what_a_library_prints_is_no_answer(watched: Callable[..., IsolatedPyAvSource]) -> None:
+    with watched("Babbling") as source:
+        assert len(list(source.frames())) == 3
+        assert not source.loss
+
+
+def test_errors_come_through_with_their_class(tmp_path: Path) -> None:
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20_000))
+    with pytest.raises(NotAVideoError, match="in no container that FFmpeg knows"):
+        IsolatedPyAvSource(tmp_path / "noise.mp4")
+
+
+def test_frames_are_released_when_they_are_let_go(written: Write, video_files: ModuleType) -> None:
+    with IsolatedPyAvSource(written(video_files.RECIPES[0])) as source:
+        for frame in source.frames():
+            key = frame._key
+        del frame
+        assert source._released == [key]
+
+
+def test_process_ends_with_its_source(written: Write, video_files: ModuleType) -> None:
+    source = IsolatedPyAvSource(written(video_files.RECIPES[0]))
+    process = source._worker._process
+    assert process.poll() is None
+    frame = next(source.frames())
+    source.close()
+    assert process.poll() is not None
+    with pytest.raises(UsageError, match="the source is closed; take pixels before that"):
+        frame.rgb()
+
+
+def test_process_ends_when_nobody_holds_its_source(written: Write, video_files: ModuleType) -> None:
+    source = IsolatedPyAvSource(written(video_files.RECIPES[0]))
+    process = source._worker._process
+    del source
+    assert process.poll() is not None
+
+
+def test_process_ends_with_a_caller_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from utils.video.decoders.isolated import IsolatedPyAvSource\n"
+        "class Stuck(IsolatedPyAvSource): target = 'misbehaving_decoders:Stuck'\n"
+        "source = Stuck('video.mp4')\n"
+        "print(source._worker._process.pid, flush=True)\n"
+        "list(source.frames())\n"
+    )
+    search = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": search},
+        text=True,
+    ) as caller:
+        assert caller.stdout is not None
+        pid = int(caller.stdout.readline())
+        time.sleep(0.5)
+        caller.kill()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    # A zombie waits only for whoever inherited it.
+    return state != "Z"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_stall_seconds_out_of_range(seconds: float) -> None:
+    with pytest.raises(UsageError, match="stall_seconds must be above 0, got"):
+        IsolatedPyAvSource("video.mp4", stall_seconds=seconds)
+
+
+def through(data: bytes) -> Callable[[int], bytes]:
+    place = 0
+
+    def read(size: int) -> bytes:
+        nonlocal place
+        place += size
+        return data[place - size : place]
+
+    return read
+
+
+def test_messages_survive_the_way() -> None:
+    data = bytearray()
+
+    def write_a_little(piece: memoryview) -> int:
+        data.extend(piece[:7])
+        return min(7, len(piece))
+
+    write_message(write_a_little, {"do": "rgb", "näme": [1, 2.5, None]}, bytes(range(256)))
+    header, payload = read_message(through(bytes(data)))
+    assert header == {"do": "rgb", "näme": [1, 2.5, None], "num_bytes": 256}
+    assert payload == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xff\xff\xff", "a header of 4294967295 bytes"),
+        (b"\0\0\0\x02[]", "no JSON object with num_bytes"),
+        (b"\0\0\0\x02{}", "no JSON object with num_bytes"),
+        (b"\0\0\0\x02}{", "no JSON object with num_bytes"),
+        (b'\0\0\0\x10{"num_bytes":-1}', "-1 bytes of pixels"),
+    ],
+)
+def test_what_is_no_message(data: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        read_message(through(data))
