@@ -268,11 +268,12 @@ def cache_figures(path: Path, folder: Path) -> dict[str, float]:
     num_frames = len(loader.load_frames(video))
     decoded = num_frames / (time.perf_counter() - began)
     inputs = loader.load_frames(video).inputs
-    starts = np.random.default_rng(0).integers(0, num_frames - BATCH, 50)
+    length = min(BATCH, num_frames)
+    starts = np.random.default_rng(0).integers(0, num_frames - length + 1, 50)
     began = time.perf_counter()
     for start in starts:
-        np.array(inputs[start : start + BATCH])
-    cached = len(starts) * BATCH / (time.perf_counter() - began)
+        np.array(inputs[start : start + length])
+    cached = len(starts) * length / (time.perf_counter() - began)
     print(f"decoder {decoded:.0f} frames/s   cache {cached:.0f} frames/s   ", end="")
     print(f"{cached / decoded:.0f} times, target >= {MIN_CACHE_FACTOR}")
     return {

@@ -32,8 +32,8 @@ class VisualEncoder(nn.Module):
 
     The features of one frame are, in this order: the backbone's feature map pooled on a grid of
     ``pool_grid`` x ``pool_grid``; with motion, that of the motion image through the same backbone;
-    then five plain statistics of the differences, and `motion_energy` on a grid. A layer norm and a linear layer (``feature_dim``)
-    follow; these two learn even where the backbone is frozen.
+    then five plain statistics of the differences, and `motion_energy` on a grid. A layer norm and
+    a linear layer (``feature_dim``) follow; these two learn even where the backbone is frozen.
 
     Args:
         config: ``model.visual_encoder``; ``weights`` is not looked at: building is not loading.
@@ -223,7 +223,7 @@ def motion_energy(motion: Tensor, grid: int) -> Tensor:
         grid: Cells along each side.
 
     Returns:
-        ``(N, 2 · grid²)`` in [0, 1]: square roots of the mean difference in each cell, to the frame before and then
-        to the frame after.
+        ``(N, 2 · grid²)`` in [0, 1]: square roots of the mean difference in each cell, to the frame
+        before and then to the frame after.
     """
     return functional.adaptive_avg_pool2d(motion[:, :2], grid).flatten(1).sqrt()

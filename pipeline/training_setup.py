@@ -174,14 +174,14 @@ def _load_inputs(
 def _encoder_of_chunks(
     config: Config, model: VideoTriggerModel, device: torch.device
 ) -> EncodeChunk:
-    """Frames through the frozen backbone; each copy has one augmentation for the whole run."""
+    """Frames through the frozen backbone; a copy of a video has one augmentation for the whole run."""
     augmentation = config.training.augmentation
 
     @torch.inference_mode()
-    def encode(frames: Tensor, copy: int) -> np.ndarray:
-        if copy > 0:
-            draw = generator_for(config.training.seed, copy)
-            frames = ClipAugmentation.draw(augmentation, draw).apply(frames)
+    def encode(frames: Tensor, draw: int) -> np.ndarray:
+        if draw:
+            generator = generator_for(config.training.seed, draw)
+            frames = ClipAugmentation.draw(augmentation, generator).apply(frames)
         # Frozen, and so in evaluation mode whatever the rest of the model is in.
         features = model.visual_encoder.backbone_features(to_unit_range(frames.to(device))[None])
         return features[0].float().cpu().numpy()

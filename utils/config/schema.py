@@ -88,7 +88,7 @@ class MotionConfig(Section):
     offset_seconds: Positive = 0.08
     gain: Positive = 3.0
     statistics: bool = True
-    energy_grid: Annotated[int, Field(ge=0, le=32)] = 0
+    energy_grid: Annotated[Integer, Field(ge=0, le=32)] = 0
 
 
 class VisualEncoderConfig(Section):

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from utils.config.schema import AugmentationConfig
 
-AUGMENTATION_VERSION = 2
+AUGMENTATION_VERSION = 3
 """Raised whenever the same draw would give other pixels; in the cache key of augmented copies."""
 
 _MIDDLE_GRAY = 127.5

@@ -13,7 +13,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -77,10 +77,12 @@ def gate(cache: Path, *, exclusive: bool) -> Iterator[None]:
     descriptor = os.open(cache / _FOLDER / _GATE, os.O_RDONLY | os.O_CREAT, 0o666)
     try:
         if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            # Where the file system has no locks `names_in_use` says so, and nothing is evicted.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
-        os.close(descriptor)
+        _release(descriptor)
 
 
 def names_in_use(cache: Path) -> set[str] | None:
@@ -120,6 +122,14 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
+def _release(descriptor: int) -> None:
+    """Unlock and close; closing alone leaves the lock to a child that was forked meanwhile."""
+    if fcntl is not None:
+        with suppress(OSError):  # Where there are no locks, there is none to release.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 def is_young(path: Path) -> bool:
     """Whether ``path`` changed a moment ago."""
     return time.time() - path.stat().st_mtime < YOUNG_SECONDS
@@ -136,7 +146,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         try_lock(descriptor)
         yield
     finally:
-        os.close(descriptor)
+        _release(descriptor)
 
 
 def remove_abandoned(cache: Path, pattern: str) -> int:

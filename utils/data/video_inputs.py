@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ _Time = tuple[float, int]
 """Timestamp in seconds and frame_index of one sample."""
 
 EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
-"""``(frames (T, C, S, S) uint8, copy) -> backbone features (T, R)``; copy 0 is the plain one."""
+"""``(frames (T, C, S, S) uint8, draw) -> backbone features (T, R)``; draw 0 is plain, any other number
+stands for the one augmentation of a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +164,9 @@ class VideoInputsLoader:
             from utils.data.augmentation import AUGMENTATION_VERSION
 
             key["augmentation_version"] = AUGMENTATION_VERSION
+        draws = [0, *(draw_number(key["video"], copy) for copy in range(1, num_copies + 1))]
         rows = (
-            (np.stack([encode(frames, copy) for copy in range(num_copies + 1)], axis=1), times)
+            (np.stack([encode(frames, draw) for draw in draws], axis=1), times)
             for frames, times in self._chunks(video)
         )
         entry = self._entry(self._cache, key, rows)
@@ -259,6 +262,16 @@ class VideoInputsLoader:
             timestamps,
             point_radius_seconds=self._config.point_radius_seconds,
         )
+
+
+def draw_number(content: str, copy: int) -> int:
+    """The number that the augmentation of a copy is drawn from: another one for each video and copy.
+
+    Args:
+        content: Hash of the video's bytes, so that neither its name nor its place in a list matters.
+        copy: From 1.
+    """
+    return 1 + zlib.crc32(f"{content} {copy}".encode())
 
 
 def stack_samples(samples: Sequence[SampledFrame]) -> NDArray[np.uint8]:

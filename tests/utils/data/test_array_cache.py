@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from utils.data.array_cache import ArrayCache, CacheError, file_hash, tensor_hash
+from utils.data.cache_leases import gate
 from utils.errors import VideoNotFoundError
 
 KEY = {"video": "abc", "fps": 3.0}
@@ -547,6 +549,23 @@ def test_what_another_living_run_uses_stays(cache: ArrayCache) -> None:
     assert len(list((cache.folder / ".runs").glob("*.lease"))) == 1
 
 
+def test_an_entry_that_is_being_evicted_is_gone_or_held(cache: ArrayCache) -> None:
+    """A run that asks while another evicts waits: it is not given what is about to go."""
+    fill_in_another_process(cache, 1)
+    results = multiprocessing.get_context("fork").Queue()
+    asking = multiprocessing.get_context("fork").Process(
+        target=lambda: results.put(cache.get({"number": 1}) is None)
+    )
+    with gate(cache.folder, exclusive=True):
+        asking.start()
+        asking.join(timeout=0.3)
+        assert asking.is_alive()
+        (folder,) = cache.folder.glob("[!.]*")
+        cache._remove(folder)
+    assert results.get(timeout=30)
+    asking.join(timeout=30)
+
+
 def test_where_nothing_is_known_of_other_runs_nothing_is_evicted(
     cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,6 +573,20 @@ def test_where_nothing_is_known_of_other_runs_nothing_is_evicted(
     monkeypatch.setattr("utils.data.cache_leases.fcntl", None)
     sized(ArrayCache(cache.folder, max_bytes=1), 3)
     assert numbers_in(cache) == [1, 2, 3]
+
+
+def test_a_file_system_without_locks(cache: ArrayCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    fill_in_another_process(cache, 1, 2)
+    monkeypatch.setattr("utils.data.cache_leases.fcntl.flock", refuse)
+    os.mkdir(cache.folder / ".new-old")
+    os.utime(cache.folder / ".new-old", (0, 0))
+    sized(ArrayCache(cache.folder, max_bytes=1), 3)
+    assert cache.get({"number": 3}) is not None
+    assert numbers_in(cache) == [1, 2, 3]
+    assert leftovers(cache) == [".new-old"]
 
 
 def _fill_bounded(folder: Path, barrier: Any, results: Any) -> None:

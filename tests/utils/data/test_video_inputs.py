@@ -16,8 +16,13 @@ import torch
 
 from utils.config.schema import DataConfig
 from utils.data.annotations import AnnotatedEvent, VideoAnnotation, load_annotations
-from utils.data.array_cache import ArrayCache, CacheError
-from utils.data.video_inputs import VideoInputs, VideoInputsLoader, stack_samples
+from utils.data.array_cache import ArrayCache, CacheError, file_hash
+from utils.data.video_inputs import (
+    VideoInputs,
+    VideoInputsLoader,
+    draw_number,
+    stack_samples,
+)
 from utils.errors import NotAVideoError, VideoError, VideoNotFoundError
 from utils.video.sampler import SampledFrame
 from utils.video.source import VideoSource
@@ -76,10 +81,10 @@ def num_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def mean_colour(frames: torch.Tensor, copy: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def mean_colour(frames: torch.Tensor, draw: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Stands in for a backbone: two numbers a frame."""
     mean = frames.float().mean((1, 2, 3))
-    return torch.stack((mean, torch.full_like(mean, copy)), dim=1).numpy()
+    return torch.stack((mean, torch.full_like(mean, draw % 1000)), dim=1).numpy()
 
 
 def entries(cache: Path) -> list[Path]:
@@ -212,9 +217,8 @@ def test_features(make_loader: Make, video: VideoAnnotation, num_decoded: list[s
         features.inputs[:, 0], frames.inputs.mean((1, 2, 3)), rtol=1e-5, atol=1e-4
     )
     assert [copy[:, 1].tolist() for copy in (features.inputs, *features.copies)] == [
-        [0.0] * 25,
-        [1.0] * 25,
-        [2.0] * 25,
+        [draw % 1000] * 25
+        for draw in (0, *(draw_number(file_hash(video.path), copy) for copy in (1, 2)))
     ]
     np.testing.assert_array_equal(features.targets, frames.targets)
 

@@ -209,3 +209,14 @@ def test_messages_survive_the_way() -> None:
 def test_what_is_no_message(data: bytes, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         read_message(through(data))
+
+
+def test_readings_that_are_left_are_ended_in_the_other_process(
+    written: Write, video_files: ModuleType
+) -> None:
+    with IsolatedPyAvSource(written(video_files.RECIPES[0])) as source:
+        for _ in range(3):
+            next(source.frames())
+        assert source._stopped
+        list(source.frames())
+        assert source._stopped == [source._num_readings]

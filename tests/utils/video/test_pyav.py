@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 
+from broken_files import changing_size
 from utils.errors import (
     EmptyVideoError,
     NotAVideoError,
@@ -408,25 +409,11 @@ def test_colors(tmp_path: Path, pixel_format: str) -> None:
 
 def test_changing_size_is_scaled_to_the_first(tmp_path: Path, video_files: ModuleType) -> None:
     path = tmp_path / "changing.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        for number, size in enumerate([(64, 48), (64, 48), (128, 96), (64, 48)]):
-            encoder = av.CodecContext.create("mjpeg", "w")
-            assert isinstance(encoder, av.VideoCodecContext)
-            encoder.width, encoder.height = size
-            encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 25)
-            image = video_files.draw(number, width=size[0], height=size[1])
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            for packet in [*encoder.encode(frame), *encoder.encode(None)]:
-                packet.stream = stream
-                container.mux(packet)
+    changing_size(path)
     with PyAvSource(path) as source:
         images = [frame.rgb() for frame in source.frames()]
-    assert [image.shape for image in images] == [(48, 64, 3)] * 4
-    assert [video_files.read_number(image) for image in images] == [0, 1, 2, 3]
+    assert [image.shape for image in images] == [(48, 64, 3)] * 20
+    assert [video_files.read_number(image) for image in images] == list(range(20))
 
 
 @pytest.mark.parametrize(

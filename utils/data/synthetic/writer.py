@@ -32,7 +32,7 @@ from utils.errors import AnnotationError, UsageError
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS_NAME = "annotations.json"
-VIDEOS_PER_CAMERA = 2
+VIDEOS_PER_CAMERA = 1
 _MIN_WIDTH, _MIN_HEIGHT = 64, 36
 _MAX_SIDE = 4096
 _SEED_FIELD = "synthetic_seed"

@@ -207,7 +207,9 @@ class IsolatedPyAvSource(VideoSource):
         self._path = os.fspath(path)
         self._stall_seconds = stall_seconds
         self._memory_limit_bytes = memory_limit_bytes
+        # Frames and readings that nobody needs any more; the next question takes word of them.
         self._released: list[int] = []
+        self._stopped: list[int] = []
         self._is_closed = False
         self._running: weakref.WeakSet[Generator[DecodedFrame]] = weakref.WeakSet()
         self._num_readings = 0
@@ -299,10 +301,9 @@ class IsolatedPyAvSource(VideoSource):
                 ) from None
             self._account_for_the_rest(loss, last, str(gone))
         finally:
-            if not self._is_closed:
-                # Nothing is lost where the process is gone: there is no more reading to stop.
-                with contextlib.suppress(_WorkerGoneError):
-                    self._ask({"do": "stop", "reading": reading})
+            # Not asked for here: the garbage collector may be closing this in the midst of another
+            # question.
+            self._stopped.append(reading)
 
     def _account_for_the_rest(self, loss: DecodeLoss, last: float, why: str) -> None:
         note = f"the decoder {why} after {last:.3f} s"
@@ -319,7 +320,7 @@ class IsolatedPyAvSource(VideoSource):
             raise UsageError(f"{self._path}: the source is closed; take pixels before that")
         try:
             header, pixels = self._worker.ask(
-                self._with_released({"do": "rgb", "frame": key, "short_side": short_side})
+                self._with_what_is_over({"do": "rgb", "frame": key, "short_side": short_side})
             )
         except _WorkerGoneError as gone:
             return self._to_rgb_again(timestamp, short_side, str(gone))
@@ -341,17 +342,21 @@ class IsolatedPyAvSource(VideoSource):
         )
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._worker.ask(self._with_released(request))[0]
+        return self._worker.ask(self._with_what_is_over(request))[0]
 
-    def _with_released(self, request: dict[str, Any]) -> dict[str, Any]:
-        released = [self._released.pop() for _ in range(len(self._released))]
-        return {**request, "release": released}
+    def _with_what_is_over(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {**request, "release": _drained(self._released), "stop": _drained(self._stopped)}
 
     def _raise_error(self, answer: dict[str, Any]) -> None:
         """Raise what the decoder raised in the other process."""
         if "error" in answer:
             kind: Callable[[str, str], VideoError] = getattr(utils.errors, answer["error"])
             raise kind(self._path, answer["reason"])
+
+
+def _drained(keys: list[int]) -> list[int]:
+    """What is in the list, which is empty then; others may append to it meanwhile."""
+    return [keys.pop() for _ in range(len(keys))]
 
 
 def _copy(fields: dict[str, Any], record: Any) -> None:

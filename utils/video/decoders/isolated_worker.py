@@ -80,17 +80,15 @@ class _Server:
     def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
         for key in request["release"]:
             self._frames.pop(key, None)
+        for key in request["stop"]:
+            self._readings.pop(key, None)
+            self._accounts.pop(key, None)
         if request["do"] == "rgb":
             image = self._frames[request["frame"]].rgb(short_side=request["short_side"])
             return {"shape": image.shape}, image.data.cast("B")
         reading = request["reading"]
         if request["do"] == "start":
             self._start(reading, request["start_seconds"], request["max_time_error_seconds"])
-            return {}, b""
-        if request["do"] == "stop":
-            # Popped, and closed by the garbage collector at once.
-            self._readings.pop(reading, None)
-            self._accounts.pop(reading, None)
             return {}, b""
         return self._next(reading), b""
 
