@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo   set up, draw a small data set, train on it, evaluate, and find events in an unseen video"
 	@echo "make test   set up and run the tests"
 	@echo "make lint   set up and run ruff and mypy"
-	@echo "make clean  remove what demo and test made (not $(VENV))"
+	@echo "make bench  set up and measure what the README claims, into benchmarks/results.md (takes long)"
+	@echo "make clean  remove what demo and test made (not $(VENV), and no results of yours)"
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,7 +25,9 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED)
 	@echo "== 1/4 Drawing a synthetic data set in demo/data"
-	$(BIN)/python scripts/make_synthetic_dataset.py --output demo/data --overwrite $(DEMO_DATA)
+	$(BIN)/python scripts/make_synthetic_dataset.py --output demo/data --overwrite \
+		--num-train 240 --num-val 12 --num-test 24 --duration 20 \
+		--events-per-minute 8 --distractors-per-minute 4
 	@echo "== 2/4 Training; watch it with: $(BIN)/tensorboard --logdir demo/logs"
 	$(BIN)/python train.py --config configs/demo.yaml --device cpu
 	@echo "== 3/4 Evaluating on unseen videos"
@@ -45,5 +48,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks
+
 clean:
-	rm -rf demo cache outputs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -49,7 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def analyse_videos(arguments: argparse.Namespace) -> int:
-    """Wire the run; the parts live in `pipeline`."""
+    """Wire the run; the parts live in `pipeline`.
+
+    Raises:
+        UsageError: Flags do not fit each other, or a setting cannot be used.
+        VideoTriggerError: The checkpoint or the only video cannot be used.
+    """
     is_replay = arguments.from_scores is not None
     if not is_replay and arguments.checkpoint is None:
         raise UsageError("--video needs --checkpoint FILE, such as checkpoints/final_checkpoint.pt")

@@ -6,13 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.time_aware_encoder import LstmEncoder, TransformerEncoder
+    from models.time_aware_encoder import (
+        LstmEncoder,
+        TimeAwareEncoder,
+        TransformerEncoder,
+    )
     from models.trigger_detector import TriggerDetector
     from models.video_trigger_model import VideoTriggerModel
     from models.visual_encoder import VisualEncoder
 
 _HOME = {
     "LstmEncoder": "models.time_aware_encoder",
+    "TimeAwareEncoder": "models.time_aware_encoder",
     "TransformerEncoder": "models.time_aware_encoder",
     "TriggerDetector": "models.trigger_detector",
     "VideoTriggerModel": "models.video_trigger_model",
@@ -21,6 +26,7 @@ _HOME = {
 
 __all__ = [
     "LstmEncoder",
+    "TimeAwareEncoder",
     "TransformerEncoder",
     "TriggerDetector",
     "VideoTriggerModel",

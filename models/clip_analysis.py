@@ -1,11 +1,13 @@
 """`analyse_clip`: the cascade's stages over one short clip in memory, for the Python API.
 
-The same `ScoreStream` and `WindowBuilder` as `pipeline.cascade` with the default rules of the
-config's section ``events``, so a clip gives what a file with these frames gives.
+The same `ScoreStream` and `WindowBuilder` as `pipeline.cascade`: with the same rules, a clip gives
+what a file with these frames gives.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from torch import Tensor
 
 from models.numpy_doors import NumpyDoors
 from models.score_stream import ScoreStream
+from utils.config import parse_config
 from utils.config.schema import EventsConfig
 from utils.errors import UsageError
 from utils.events.frame_extent import FrameExtents
-from utils.events.records import Event
+from utils.events.records import PUBLISHED_DECIMALS, Event
 from utils.events.window_builder import WindowBuilder
 from utils.events.wording import event_sentence, summary_sentence
 
@@ -34,6 +37,8 @@ def analyse_clip(
     *,
     timestamps: Tensor | None = None,
     trigger_threshold: float | None = None,
+    events: Mapping[str, Any] | EventsConfig | None = None,
+    duration_seconds: float | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
     """Events of a clip; see `VideoTriggerModel.infer_triggered_analysis`, which is this function.
@@ -42,14 +47,18 @@ def analyse_clip(
     are not looked for: a clip is taken to be whole.
 
     Raises:
-        UsageError: Shapes do not fit, times do not rise, or the threshold is not in (0, 1].
+        ConfigError: ``events`` has an unknown key or a bad value.
+        UsageError: Shapes do not fit, times do not rise, the threshold is not in (0, 1], or the
+            duration is no time.
     """
     times = _check(model, frames, timestamps, batch_size)
+    if duration_seconds is not None and not 0 <= duration_seconds < math.inf:
+        raise UsageError(f"duration_seconds must be seconds from 0 on, got {duration_seconds}")
     detector = model.config.trigger_detector
     threshold = detector.threshold if trigger_threshold is None else trigger_threshold
     if not 0 < threshold <= 1:
         raise UsageError(f"trigger_threshold must be above 0 and at most 1, got {threshold}")
-    rules = EventsConfig()
+    rules = _rules(events)
     stream = ScoreStream(
         NumpyDoors(model),
         candidate_threshold=detector.candidate_threshold,
@@ -63,7 +72,7 @@ def analyse_clip(
         merge_gap_seconds=rules.merge_gap_seconds,
         cooldown_seconds=rules.cooldown_seconds,
     )
-    events: list[Event] = []
+    found: list[Event] = []
     was_training = model.training
     model.eval()
     try:
@@ -71,12 +80,18 @@ def analyse_clip(
             end = min(start + batch_size, len(times))
             pixels = frames[start:end].detach().float().cpu().numpy()
             update = stream.push(pixels, times[start:end].tolist(), range(start, end))
-            events += builder.extend(update.scores)
-        events += builder.extend(stream.flush().scores)
+            found += builder.extend(update.scores)
+        found += builder.extend(stream.flush(duration_seconds).scores)
     finally:
         model.train(was_training)
-    events += builder.flush()
-    return _report(model, times, stream, events)
+    found += builder.flush(duration_seconds)
+    return _report(model, times, stream, found, duration_seconds)
+
+
+def _rules(events: Mapping[str, Any] | EventsConfig | None) -> EventsConfig:
+    if isinstance(events, EventsConfig):
+        return events
+    return parse_config({} if events is None else {"events": dict(events)}).events
 
 
 def _check(
@@ -120,20 +135,22 @@ def _report(
     times: NDArray[np.float64],
     stream: ScoreStream,
     events: list[Event],
+    duration_seconds: float | None,
 ) -> dict[str, Any]:
     extents = FrameExtents()
     for time in times.tolist():
         extents.push(time)
-    duration = extents.finish(None)
+    duration = extents.finish(duration_seconds)
     assert duration is not None
     triggers = [
         {
-            "timestamp": event.timestamp,
+            "timestamp": round(event.timestamp, PUBLISHED_DECIMALS),
             "frame_index": event.frame_index,
-            "trigger_confidence": event.confidence,
+            "sample_index": event.frame_index,
+            "trigger_confidence": round(event.confidence, PUBLISHED_DECIMALS),
             "analysis": event_sentence(event, others=events[:index]),
-            "start": event.start,
-            "end": event.end,
+            "start": round(event.start, PUBLISHED_DECIMALS),
+            "end": round(event.end, PUBLISHED_DECIMALS),
             "label": event.label,
         }
         for index, event in enumerate(events)

@@ -32,6 +32,9 @@ class ContextWindows:
         window_size: W, frames.
         causal: Whether the encoder looks back alone.
         batch_size: Windows that go through the encoder at once.
+
+    Raises:
+        ValueError: ``window_size`` is below 2.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ differs.
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Any
 
@@ -32,22 +33,46 @@ _LONGEST_PERIOD_SECONDS = 128.0
 """Between a gesture and the longest context that a window is likely to hold."""
 
 
+class TimeAwareEncoder(nn.Module, abc.ABC):
+    """What every entry of `TIME_AWARE_ENCODERS` is.
+
+    Attributes:
+        causal: Whether it looks back alone.
+    """
+
+    causal: bool
+
+    @abc.abstractmethod
+    def forward(self, features: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
+        """Logits for every frame in its context.
+
+        Args:
+            features: ``(B, T, D)``.
+            timestamps: ``(B, T)`` seconds, rising over the valid frames.
+            valid: ``(B, T)`` bool; False on padding, which stands at the end of a row and changes
+                nothing of what valid frames get.
+
+        Returns:
+            ``(B, T, K)``; what stands on padding means nothing.
+        """
+
+
 def build_time_aware_encoder(
     config: TimeAwareEncoderConfig, *, feature_dim: int, num_classes: int
-) -> nn.Module:
+) -> TimeAwareEncoder:
     """The encoder that ``config.type`` names.
 
     Raises:
         UnknownNameError: No such type.
         UsageError: The widths do not fit each other.
     """
-    encoder: nn.Module = TIME_AWARE_ENCODERS.resolve(config.type)(
+    encoder: TimeAwareEncoder = TIME_AWARE_ENCODERS.resolve(config.type)(
         config, feature_dim=feature_dim, num_classes=num_classes
     )
     return encoder
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(TimeAwareEncoder):
     """Pre-norm transformer whose attention sees differences of timestamps (rotary positions).
 
     Rotary position embedding (Su et al., 2021, arXiv:2104.09864) with angles from seconds: the
@@ -58,6 +83,9 @@ class TransformerEncoder(nn.Module):
         config: ``model.time_aware_encoder``.
         feature_dim: D.
         num_classes: K.
+
+    Raises:
+        UsageError: ``hidden_dim`` is no multiple of twice ``num_heads``.
     """
 
     def __init__(
@@ -80,16 +108,7 @@ class TransformerEncoder(nn.Module):
         self.classifier = nn.Linear(config.hidden_dim, num_classes)
 
     def forward(self, features: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
-        """Logits for every frame in its context.
-
-        Args:
-            features: ``(B, T, D)``.
-            timestamps: ``(B, T)`` seconds, rising over the valid frames.
-            valid: ``(B, T)`` bool; False on padding, which no frame attends to.
-
-        Returns:
-            ``(B, T, K)``; what stands on padding means nothing.
-        """
+        """As the base class says; no frame attends to padding, wherever it stands."""
         length = features.shape[1]
         index = torch.arange(length, device=features.device)
         allowed = valid[:, None, None, :]
@@ -161,7 +180,7 @@ def _rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return turned.to(vectors.dtype)
 
 
-class LstmEncoder(nn.Module):
+class LstmEncoder(TimeAwareEncoder):
     """LSTM that reads, beside each frame's features, how long ago the frame before was.
 
     Args:
@@ -187,7 +206,7 @@ class LstmEncoder(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Tensor, timestamps: Tensor, valid: Tensor) -> Tensor:
-        """As `TransformerEncoder.forward`; here padding stands at the end of a row."""
+        """As the base class says."""
         # Nothing stands before the first frame. Cut at 0: padding may fall back to time 0.
         steps = torch.diff(timestamps, dim=1, prepend=timestamps[:, :1])
         # Logarithm: half a second more matters after one second, not after a minute.

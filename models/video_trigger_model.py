@@ -20,7 +20,7 @@ from models.time_aware_encoder import build_time_aware_encoder
 from models.trigger_detector import TriggerDetector
 from models.visual_encoder import VisualEncoder
 from utils.config import Config, parse_config
-from utils.config.schema import ModelConfig
+from utils.config.schema import EventsConfig, ModelConfig
 from utils.errors import UsageError
 
 EncoderState = Mapping[str, Tensor]
@@ -168,24 +168,38 @@ class VideoTriggerModel(nn.Module):
         *,
         timestamps: Tensor | None = None,
         trigger_threshold: float | None = None,
+        events: Mapping[str, Any] | EventsConfig | None = None,
+        duration_seconds: float | None = None,
         batch_size: int = 16,
     ) -> dict[str, Any]:
         """Events of one short clip in memory; `pipeline.cascade` does videos of any length.
+
+        With the same frames, rules and duration, these are the events of `inference.py`; only holes
+        in a damaged video, across which that joins nothing, are not looked for here.
 
         Args:
             frames: ``(T, C, H, W)`` in [0, 1], as `VideoProcessor.process_frames` gives them.
             timestamps: ``(T,)`` seconds, rising; by default 1/3 s apart.
             trigger_threshold: Cut on the temporal scores; by default the model's ``threshold``.
+            events: How scores become events: section ``events`` of a config, such as
+                ``checkpoint["config"]["events"]``, with which `inference.py` runs that checkpoint.
+                By default, and for keys that it leaves out, the defaults of that section.
+            duration_seconds: Where the video ends, such as ``source.info.duration_seconds``. Frames
+                alone do not tell: by default an event that lasts to the last frame ends half a step
+                after it.
             batch_size: Frames that are encoded at once.
 
         Returns:
             ``num_frames_analyzed``, ``num_candidate_frames``, ``num_triggers_detected``,
-            ``triggers`` (each ``timestamp``, ``frame_index`` (position among ``frames``),
+            ``triggers`` (each ``timestamp``, ``frame_index``, ``sample_index``,
             ``trigger_confidence``, ``analysis``, ``start``, ``end``, ``label``) and
-            ``video_summary``: the keys of `inference.py`'s report.
+            ``video_summary``: the keys of `inference.py`'s report, and ``sample_index``. Both
+            indices are the position among ``frames``: where these lie in a file is not known here.
 
         Raises:
-            UsageError: Shapes do not fit, times do not rise, or the threshold is not in (0, 1].
+            ConfigError: ``events`` has an unknown key or a bad value.
+            UsageError: Shapes do not fit, times do not rise, the threshold is not in (0, 1], or the
+                duration is no time.
         """
         from models.clip_analysis import analyse_clip
 
@@ -194,6 +208,8 @@ class VideoTriggerModel(nn.Module):
             frames,
             timestamps=timestamps,
             trigger_threshold=trigger_threshold,
+            events=events,
+            duration_seconds=duration_seconds,
             batch_size=batch_size,
         )
 

@@ -104,11 +104,6 @@ def cascade_of_checkpoint(
     else:
         config = named
         log_differences(config, scorer.config)
-    if config.data.max_frames is not None:
-        _log.info(
-            "data.max_frames: only the first %d sampled frames of a video are looked at",
-            config.data.max_frames,
-        )
     settings = request.settings(
         config, threshold=scorer.threshold, candidate_threshold=scorer.candidate_threshold
     )
@@ -120,6 +115,11 @@ def analysis_of_checkpoint(
 ) -> Analysis:
     """Videos through a trained checkpoint; arguments and errors as `cascade_of_checkpoint`."""
     cascade, config = cascade_of_checkpoint(request, checkpoint, device=device, strict=strict)
+    if cascade.settings.max_frames is not None:
+        _log.info(
+            "data.max_frames: only the first %d sampled frames of a video are looked at",
+            cascade.settings.max_frames,
+        )
     return VideoAnalysis(cascade, config)
 
 

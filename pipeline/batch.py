@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from pipeline.cascade import Cascade
 from pipeline.describers.base import Describer
-from pipeline.event_stage import summarize
+from pipeline.event_stage import summarize_video
 from pipeline.inputs import Inputs
 from pipeline.replay import Replay
 from pipeline.report import (
@@ -286,7 +286,7 @@ def _analyse_one(
         _log.warning("%s: %s", path, note)
     video_path = analysis.video_path(path)
     events = [event_of_entry(trigger) for trigger in triggers]
-    summary = summarize(analysis.describer, events, totals, analysis.labels)
+    summary = summarize_video(analysis.describer, events, totals, analysis.labels)
     draw_timeline(
         files.staged(names.timeline),
         columns,

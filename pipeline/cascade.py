@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline.describers.base import Describer
-from pipeline.event_stage import summarize
+from pipeline.event_stage import summarize_video
 from pipeline.run_records import CascadeSettings, DescribedEvent, RunTotals, ScoreObserver
 from pipeline.scorers.base import FrameScorer
 from pipeline.video_run import VideoRun
@@ -78,7 +78,7 @@ class Cascade:
             with closing(iter(run)) as stream:
                 events = [dataclasses.replace(described, picture=None) for described in stream]
         events.sort(key=lambda described: (described.event.start, described.event.label))
-        summary = summarize(
+        summary = summarize_video(
             self.describer, (described.event for described in events), run.totals, self.labels
         )
         return VideoResult(events=tuple(events), summary=summary, totals=run.totals)

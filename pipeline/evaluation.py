@@ -5,6 +5,7 @@ Last step of the training road: checkpoint and annotations in, metrics out.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,17 +67,20 @@ def evaluate(
     *,
     decoder: str,
     point_radius_seconds: float,
-    collar_seconds: float,
+    tolerance_seconds: float,
     on_done: Callable[[str], None] = lambda name: None,
 ) -> Evaluation:
     """Run the cascade over all videos and compare.
+
+    Videos are watched whole, whatever ``max_frames`` says: what was never looked at would count as
+    missed, or, with the truth cut to fit, as easy.
 
     Args:
         cascade: With the thresholds that are to be judged.
         annotations: The truth; labels that the model does not know are an error.
         decoder: Name in `utils.video.decoders.DECODERS`.
         point_radius_seconds: How far a point event reaches, for frame metrics.
-        collar_seconds: How far start and end of an event may be off; see `event_scores`.
+        tolerance_seconds: How far start and end of an event may be off; see `event_scores`.
         on_done: Called with its name after each video.
 
     Raises:
@@ -84,6 +88,11 @@ def evaluate(
         VideoError: No video at all can be used.
     """
     annotations = annotations.with_labels(cascade.labels)
+    cascade = Cascade(
+        cascade.scorer,
+        cascade.describer,
+        dataclasses.replace(cascade.settings, max_frames=None),
+    )
     videos: list[EvaluatedVideo] = []
     failed: dict[str, str] = {}
     first_error: VideoError | None = None
@@ -98,7 +107,7 @@ def evaluate(
     if not videos:
         assert first_error is not None, "an annotation set has at least one video"
         raise first_error
-    return Evaluation(metrics=_metrics(cascade, videos, collar_seconds), failed=failed)
+    return Evaluation(metrics=_metrics(cascade, videos, tolerance_seconds), failed=failed)
 
 
 def _run(
@@ -122,7 +131,7 @@ def _run(
 
 
 def _metrics(
-    cascade: Cascade, videos: list[EvaluatedVideo], collar_seconds: float
+    cascade: Cascade, videos: list[EvaluatedVideo], tolerance_seconds: float
 ) -> dict[str, Any]:
     labels = cascade.labels
     targets = np.concatenate([video.targets for video in videos])
@@ -135,7 +144,7 @@ def _metrics(
     events = event_scores(
         [(video.references, video.events) for video in videos],
         labels,
-        collar_seconds=collar_seconds,
+        tolerance_seconds=tolerance_seconds,
     ).to_plain()
     return {
         **temporal,

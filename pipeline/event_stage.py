@@ -104,7 +104,7 @@ class EventStage:
                 return TemplateDescriber().describe(event, context)
 
 
-def summarize(
+def summarize_video(
     describer: Describer,
     events: Iterable[Event],
     totals: RunTotals,

@@ -20,14 +20,12 @@ from pipeline.run_records import CascadeSettings, DescribedEvent, RunTotals
 from pipeline.score_file import SCORES_SUFFIX
 from utils.atomic_file import check_writable, write_json
 from utils.errors import UsageError
-from utils.events.records import Event
+from utils.events.records import PUBLISHED_DECIMALS, Event
 from utils.video.source import Image
 
 FORMAT_VERSION = 1
 _PICTURE_SUFFIXES = (".jpg", ".png")
 _JPEG_QUALITY = 85
-_DECIMALS = 6
-"""A microsecond, or a millionth of a probability: more digits are the noise of float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,12 +203,12 @@ def event_entry(described: DescribedEvent, *, thumbnail: str | None) -> dict[str
     """
     event = described.event
     return {
-        "timestamp": round(event.timestamp, _DECIMALS),
+        "timestamp": round(event.timestamp, PUBLISHED_DECIMALS),
         "frame_index": event.frame_index,
-        "trigger_confidence": round(event.confidence, _DECIMALS),
+        "trigger_confidence": round(event.confidence, PUBLISHED_DECIMALS),
         "analysis": described.analysis,
-        "start": round(event.start, _DECIMALS),
-        "end": round(event.end, _DECIMALS),
+        "start": round(event.start, PUBLISHED_DECIMALS),
+        "end": round(event.end, PUBLISHED_DECIMALS),
         "label": event.label,
         "thumbnail": thumbnail,
     }
@@ -257,7 +255,7 @@ def video_entry(
     """
     return {
         "video_path": path,
-        "duration_seconds": round(totals.duration_seconds, _DECIMALS),
+        "duration_seconds": round(totals.duration_seconds, PUBLISHED_DECIMALS),
         "num_frames_analyzed": totals.num_frames,
         "num_candidate_frames": totals.num_candidates,
         "num_windows": totals.num_windows,
@@ -268,7 +266,7 @@ def video_entry(
         "scores": scores,
         "replayed_from": replayed_from,
         "source": totals.source,
-        "loss": loss_entry(totals) if totals.loss else None,
+        "data_loss": loss_entry(totals) if totals.loss else None,
         "stages": {
             name: {"num_frames": stage.num_frames, "milliseconds": round(1000 * stage.seconds, 1)}
             for name, stage in totals.stages.items()
@@ -280,7 +278,7 @@ def video_entry(
 def loss_entry(totals: RunTotals) -> dict[str, Any]:
     """What the file lost."""
     entry = dataclasses.asdict(totals.loss)
-    entry["lost_seconds"] = round(entry["lost_seconds"], _DECIMALS)
+    entry["lost_seconds"] = round(entry["lost_seconds"], PUBLISHED_DECIMALS)
     return entry
 
 

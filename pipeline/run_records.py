@@ -78,7 +78,8 @@ class RunTotals:
         num_describer_failures: Events that the template worded because the describer raised.
         duration_seconds: How much video was looked at.
         stages: By name, in the order of the cascade.
-        source: What the container says, ready for JSON: `VideoInfo` without its path.
+        source: What the container says, ready for JSON: `VideoInfo` without its path. Where the
+            decoder was to skip frames, ``skipping`` tells what that did: `Skipping`.
         loss: What the file lost.
     """
 

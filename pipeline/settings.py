@@ -4,7 +4,8 @@ The model and how its frames are sampled are the checkpoint's alone. Thresholds 
 too (calibration writes them there) unless a flag or an explicit ``--set`` gives others; a default
 that merely stands in the config file does not. Everything else (events, inference, describer,
 decoder, max_frames) is the config's: the file that ``--config`` names, else the config that the
-checkpoint was trained with or the one that its scores were saved with.
+checkpoint was trained with or the one that its scores were saved with; of these, all but
+``max_frames``, which was how much of each video training looked at.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ _log = logging.getLogger(__name__)
 THRESHOLD_KEY = "model.trigger_detector.threshold"
 CANDIDATE_THRESHOLD_KEY = "model.trigger_detector.candidate_threshold"
 _FREE_MODEL_KEYS = (THRESHOLD_KEY, CANDIDATE_THRESHOLD_KEY, "model.llm")
-_SAMPLING_KEYS = ("data.frame_sampling_rate", "data.image_size", "data.resize_mode")
+_SAMPLING_KEYS = (
+    "data.frame_sampling_rate",
+    "data.image_size",
+    "data.resize_mode",
+    "data.decode_short_side",
+    "data.skip_nonref_frames",
+)
 _USED_SECTIONS = ("events", "inference")
 """Only here must ``${NAME}`` be set; training's data folders and weights are not touched."""
 _IRRELEVANT = ("model.visual_encoder.weights",)
@@ -51,7 +58,8 @@ def stored_inference_config(
     """The config of a run that was told none: what a checkpoint or score file brings along.
 
     Args:
-        stored: Plain data; what it leaves out has its default.
+        stored: Plain data; what it leaves out has its default. Its ``data.max_frames`` is left out,
+            too: a run that was not told to stop early looks at whole videos.
         overrides: As given to ``--set``.
         origin: The file, for messages.
 
@@ -59,6 +67,10 @@ def stored_inference_config(
         ConfigError: As `load_inference_config`.
     """
     _refuse_what_the_checkpoint_decides(overrides)
+    data = stored.get("data") if isinstance(stored, Mapping) else None
+    if isinstance(data, Mapping):
+        kept = {key: value for key, value in data.items() if key != "max_frames"}
+        stored = {**stored, "data": kept}
     return parse_config(stored, overrides, origin=f"{origin}: config", interpolate=_USED_SECTIONS)
 
 
@@ -180,7 +192,7 @@ def log_differences(config: Config, trained: Config) -> None:
         and not key.startswith("model.llm.")
         and key not in (THRESHOLD_KEY, CANDIDATE_THRESHOLD_KEY, *_IRRELEVANT)
         # Null where training takes it from the data.
-        and value is not None
+        and (value is not None or key in _SAMPLING_KEYS)
         and value != theirs.get(key)
     ]
     if different:

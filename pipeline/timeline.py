@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.events.records import FrameScore
-from utils.events.wording import format_time, spoken_label
+from utils.events.wording import format_time, printable, spoken_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +69,9 @@ class TimelineColumns:
     Args:
         num_classes: K.
         max_columns: Even, at least 2.
+
+    Raises:
+        ValueError: ``max_columns`` is odd or below 2.
     """
 
     def __init__(self, num_classes: int, *, max_columns: int = MAX_COLUMNS) -> None:
@@ -184,7 +187,7 @@ def draw_timeline(
         if ground_truth is not None:
             _draw_truth(lane, own_truth, text)
         lane.set_ylabel(
-            _printable(spoken_label(label)),
+            printable(spoken_label(label)),
             rotation=0,
             ha="right",
             va="center",
@@ -193,7 +196,7 @@ def draw_timeline(
         )
     _set_time_axis(lanes[-1], text.duration_seconds)
     # A dollar in a file name is no formula.
-    figure.suptitle(_printable(text.title), fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(printable(text.title), fontsize=11, x=0.01, ha="left", parse_math=False)
     legend: list[Line2D | Patch] = [
         Line2D([], [], color=_TEMPORAL, linewidth=1.4, label="temporal encoder"),
         Line2D([], [], color=_TRIGGER, linewidth=0.9, label="trigger head"),
@@ -224,11 +227,6 @@ def draw_timeline(
         # The font has not every script; a box in the title is no reason to alarm anyone.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure.savefig(path, format="png")
-
-
-def _printable(text: str) -> str:
-    """``text`` with what is no character (bytes of an odd file name) written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _draw_lane(

@@ -1,4 +1,4 @@
-"""`build_trainer`: everything that a training run needs, made from a config.
+"""`build_trainer`: everything that a training run needs, made from a config; `build_caches`: ahead.
 
 The one place where data, model, freezing, loss and validation meet on the training road.
 """
@@ -6,27 +6,27 @@ The one place where data, model, freezing, loss and validation meet on the train
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from models.freezing import COMPONENTS, parameter_groups, set_frozen
 from models.video_trigger_model import VideoTriggerModel, resolve_model_config
+from pipeline.describers import DESCRIBERS
+from pipeline.training_inputs import InputsReader, usable_inputs
 from pipeline.validator import Validator
 from utils.atomic_file import check_folder
 from utils.checkpoint import latest_checkpoint, load_checkpoint, load_model_weights
 from utils.config import Config
 from utils.data.annotations import AnnotationSet, load_annotations
-from utils.data.array_cache import tensor_hash
-from utils.data.augmentation import ClipAugmentation, generator_for, to_unit_range
 from utils.data.clips import ClipDataset, ClipPosition
-from utils.data.video_inputs import EncodeChunk, VideoInputs, VideoInputsLoader
-from utils.errors import ConfigError, TrainingError, VideoError
+from utils.data.video_inputs import VideoInputs
+from utils.errors import ConfigError, VideoError
 from utils.training.losses import LOSSES, balancing_weight, build_loss
 from utils.training.randomness import seed_everything
 from utils.training.trainer import Trainer, check_resumable, mixed_precision
@@ -51,6 +51,9 @@ def build_trainer(
     Raises:
         VideoTriggerError: Config, annotations, weights or every video cannot be used.
     """
+    # Before any file is read: what does not fit is said at once.
+    _check_something_learns(config)
+    DESCRIBERS.check(config.model.llm.describer)
     seed_everything(config.training.seed)
     train = _annotations(config, "train")
     config = resolve_model_config(config, train.labels)
@@ -67,8 +70,7 @@ def build_trainer(
     mixed_precision(config.training, device)
     model.visual_encoder.backbone.check_image_size(config.data.image_size)
     if resume_from is None:
-        report = model.visual_encoder.load_pretrained()
-        logger.info("encoder %s: %s", config.model.visual_encoder.type, report or "random weights")
+        _load_pretrained(model, config)
     else:
         content = load_checkpoint(resume_from)
         check_resumable(content, config, source=str(resume_from))
@@ -77,9 +79,9 @@ def build_trainer(
         folder = Path(getattr(config.training, key))
         check_folder(folder, remedy=f"set training.{key} to another folder")
     model.visual_encoder.use_gradient_checkpointing = config.training.use_gradient_checkpointing
-    set_frozen(model, [name for name in COMPONENTS if getattr(config.freezing, name)])
+    _freeze(model, config)
     model.to(device)
-    train_inputs = _load_inputs(config, model, train, device, training=True)
+    train_inputs = usable_inputs(InputsReader(config, model, device, training=True), train)
     dataset = ClipDataset(
         train_inputs,
         window_size=config.data.clip_window_size,
@@ -89,7 +91,8 @@ def build_trainer(
     )
     evaluator = None
     if validation is not None:
-        validation_inputs = _load_inputs(config, model, validation, device, training=False)
+        reader = InputsReader(config, model, device, training=False)
+        validation_inputs = usable_inputs(reader, validation)
         _warn_where_nothing_is_positive(validation_inputs, labels, "validation")
         evaluator = Validator(
             validation_inputs,
@@ -114,94 +117,90 @@ def build_trainer(
     return trainer
 
 
-def neighbor_offsets(config: Config) -> tuple[float, ...]:
-    """What `FrameSampler` must give for this model's motion images."""
-    motion = config.model.visual_encoder.motion
-    return (motion.offset_seconds,) if motion.enabled else ()
+def build_caches(
+    config: Config, splits: Mapping[str, AnnotationSet], device: torch.device
+) -> CacheSummary:
+    """Fill ``data.cache_dir`` with what `build_trainer` would put there: frames, or features.
+
+    Args:
+        config: As the user wrote it.
+        splits: By name. Those named "val" and "test" are not trained on, and so get no augmented
+            copies; any other does. The classes of all are those of the first.
+        device: To encode on where features are cached.
+
+    Raises:
+        ConfigError: There is no cache to fill.
+        VideoTriggerError: The model or its pretrained weights cannot be used.
+    """
+    if config.data.cache_dir is None:
+        raise ConfigError("there is no cache to build: data.cache_dir is null")
+    # As `build_trainer`: an encoder that starts from random weights then has the same ones.
+    seed_everything(config.training.seed)
+    config = resolve_model_config(config, next(iter(splits.values())).labels)
+    model = VideoTriggerModel.from_config(config.model)
+    model.visual_encoder.backbone.check_image_size(config.data.image_size)
+    if config.training.cache_features:
+        _load_pretrained(model, config)
+        _freeze(model, config)
+        model.to(device)
+    num_videos = num_frames = num_failed = 0
+    for name, split in splits.items():
+        reader = InputsReader(config, model, device, training=name not in ("val", "test"))
+        for found in reader.read_all(split):
+            if isinstance(found, VideoError):
+                logger.error("error: %s", found)
+                num_failed += 1
+            else:
+                num_videos += 1
+                num_frames += len(found)
+    return CacheSummary(
+        content=reader.content, num_videos=num_videos, num_frames=num_frames, num_failed=num_failed
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSummary:
+    """What `build_caches` left in the cache.
+
+    Attributes:
+        content: "frames" or "features".
+        num_videos: Videos whose entries are there, whether made now or before.
+        num_frames: Sampled frames of these, without augmented copies.
+        num_failed: Videos that cannot be used; each was logged as an error.
+    """
+
+    content: Literal["frames", "features"]
+    num_videos: int
+    num_frames: int
+    num_failed: int
 
 
 def _annotations(config: Config, split: str) -> AnnotationSet:
-    path = getattr(config.data, f"{split}_annotations")
+    key = f"{split}_annotations"
+    path = getattr(config.data, key)
     if path is None:
-        raise ConfigError(f"data.{split}_annotations is null; set it to an annotation file")
-    return load_annotations(path, video_dir=getattr(config.data, f"{split}_video_dir"))
-
-
-def _load_inputs(
-    config: Config,
-    model: VideoTriggerModel,
-    annotations: AnnotationSet,
-    device: torch.device,
-    *,
-    training: bool,
-) -> list[VideoInputs]:
-    """Inputs of all videos that can be used; those that cannot are named and left out."""
-    loader = VideoInputsLoader(
-        config.data,
-        config.model.class_labels(),
-        neighbor_offsets_seconds=neighbor_offsets(config),
+        raise ConfigError(f"data.{key} is null; set it to an annotation file")
+    return load_annotations(
+        path, video_dir=getattr(config.data, f"{split}_video_dir"), named_by=f"data.{key}"
     )
-    augmentation = config.training.augmentation
-    num_copies = augmentation.cached_copies if training and augmentation.enabled else 0
-    encode = _encoder_of_chunks(config, model, device)
-    key = _encoder_key(config, model, num_copies) if config.training.cache_features else ""
-    what = "features" if config.training.cache_features else "frames"
-    inputs: list[VideoInputs] = []
-    for video in tqdm(
-        annotations.videos, desc=f"{what} of {annotations.path}", unit="video", dynamic_ncols=True
-    ):
-        try:
-            if config.training.cache_features:
-                inputs.append(
-                    loader.load_features(video, encode, encoder_key=key, num_copies=num_copies)
-                )
-            else:
-                inputs.append(loader.load_frames(video))
-        except VideoError as error:
-            logger.warning("left out: %s", error)
-    if not inputs:
-        raise TrainingError(f"{annotations.path}: none of its videos can be used; see above")
-    if len(inputs) < len(annotations.videos):
-        logger.warning(
-            "%d of %d videos of %s are left out",
-            len(annotations.videos) - len(inputs),
-            len(annotations.videos),
-            annotations.path,
+
+
+def _check_something_learns(config: Config) -> None:
+    if all(getattr(config.freezing, name) for name in COMPONENTS):
+        # The encoder's norm and projection would still learn, through heads that do not.
+        raise ConfigError(
+            f"nothing to train: {', '.join(f'freezing.{name}' for name in COMPONENTS)} are all "
+            "true; set one to false"
         )
-    return inputs
 
 
-def _encoder_of_chunks(
-    config: Config, model: VideoTriggerModel, device: torch.device
-) -> EncodeChunk:
-    """Frames through the frozen backbone; a copy of a video has one augmentation for the whole run."""
-    augmentation = config.training.augmentation
-
-    @torch.inference_mode()
-    def encode(frames: Tensor, draw: int) -> np.ndarray:
-        if draw:
-            generator = generator_for(config.training.seed, draw)
-            frames = ClipAugmentation.draw(augmentation, generator).apply(frames)
-        # Frozen, and so in evaluation mode whatever the rest of the model is in.
-        features = model.visual_encoder.backbone_features(to_unit_range(frames.to(device))[None])
-        return features[0].float().cpu().numpy()
-
-    return encode
+def _load_pretrained(model: VideoTriggerModel, config: Config) -> None:
+    report = model.visual_encoder.load_pretrained()
+    logger.info("encoder %s: %s", config.model.visual_encoder.type, report or "random weights")
 
 
-def _encoder_key(config: Config, model: VideoTriggerModel, num_copies: int) -> str:
-    """Hash of all that decides what the frozen backbone makes of a frame."""
-    encoder = model.visual_encoder
-    weights = tensor_hash(
-        (name, tensor.cpu().numpy()) for name, tensor in encoder.backbone.state_dict().items()
-    )
-    settings: dict[str, Any] = config.model.visual_encoder.model_dump(
-        exclude={"weights", "feature_dim"}
-    )
-    if num_copies:
-        settings["augmentation"] = config.training.augmentation.model_dump()
-        settings["seed"] = config.training.seed
-    return f"{weights} {settings}"
+def _freeze(model: VideoTriggerModel, config: Config) -> None:
+    set_frozen(model, [name for name in COMPONENTS if getattr(config.freezing, name)])
 
 
 def _positive_weight(config: Config, dataset: ClipDataset, device: torch.device) -> Tensor | None:

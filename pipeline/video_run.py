@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
@@ -34,6 +35,8 @@ from utils.events.records import FrameScore
 from utils.video.processor import VideoProcessor
 from utils.video.sampler import FrameSampler, SampledFrame
 from utils.video.source import Image, VideoInfo, VideoSource
+
+_log = logging.getLogger(__name__)
 
 HOLE_STEPS = 10
 """A jump of more sampling steps than this is a hole in the stream; nothing is joined across it."""
@@ -106,6 +109,10 @@ class VideoRun:
                 yield from self._publish(update.scores)
         # Only now: a source begins a new record each time that it is read.
         self.totals.loss = self._source.loss
+        if self._scorer.sampling.skip_nonref_frames:
+            skipping = self._source.skipping
+            self.totals.source["skipping"] = dataclasses.asdict(skipping)
+            _log.info("%s: %s", self._source.info.path, skipping)
         if not self._scores.num_frames:
             raise EmptyVideoError(self._source.info.path, "gave no frame")
         claimed = self._source.info.duration_seconds
@@ -133,6 +140,8 @@ class VideoRun:
             sampling.sampling_fps,
             max_frames=self._settings.max_frames,
             neighbor_offsets_seconds=sampling.neighbor_offsets_seconds,
+            short_side=sampling.decode_short_side,
+            is_sparse=sampling.skip_nonref_frames,
         )
         processor = VideoProcessor(sampling.image_size, resize_mode=sampling.resize_mode)
         stage = self.totals.stages["decode"]

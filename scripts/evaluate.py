@@ -1,7 +1,8 @@
 """Measure a checkpoint on annotated videos, with the cascade as inference.py runs it.
 
 Prints a table and writes the keys of docs/metrics.md as JSON. The figures of the trigger head,
-which sees single frames alone, stand beside those of the temporal encoder.
+which sees single frames alone, stand beside those of the temporal encoder. Videos are watched
+whole: data.max_frames has no say.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from utils.errors import UsageError
 
 logger = logging.getLogger("evaluate")
 
+_MAX_FRAMES_KEY = "data.max_frames"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -37,11 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", required=True, type=Path, help="the metrics, as JSON"
     )
     parser.add_argument(
-        "--collar-seconds",
+        "--tolerance-seconds",
         metavar="S",
         type=float,
         default=0.5,
-        help="how far an event's start may be off (default: %(default)s)",
+        help="how far an event's start may be off; its end may be off by that or by half the "
+        "annotated event's length, whichever is more (default: %(default)s)",
     )
     cli.add_device_argument(parser)
     cli.add_common_arguments(parser)
@@ -49,14 +53,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Evaluate; returns 1 where a video could not be used."""
-    if not (math.isfinite(arguments.collar_seconds) and arguments.collar_seconds >= 0):
-        raise UsageError(f"--collar-seconds must be 0 or more, got {arguments.collar_seconds:g}")
+    """Evaluate; returns 1 where a video could not be used.
+
+    Raises:
+        UsageError: A flag or setting does not fit.
+        VideoTriggerError: Annotations, checkpoint or every video cannot be used.
+    """
+    tolerance = arguments.tolerance_seconds
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UsageError(f"--tolerance-seconds must be 0 or more, got {tolerance:g}")
+    if any(given.partition("=")[0].strip() == _MAX_FRAMES_KEY for given in arguments.overrides):
+        raise UsageError(
+            f"--set {_MAX_FRAMES_KEY}: evaluation watches whole videos, else it would judge what "
+            "was never looked at; leave it out"
+        )
     from pipeline import assembly
     from utils.atomic_file import check_writable, write_json
     from utils.data.annotations import load_annotations
 
-    annotations = load_annotations(arguments.annotations, video_dir=arguments.video_dir)
+    annotations = load_annotations(
+        arguments.annotations, video_dir=arguments.video_dir, named_by="--annotations"
+    )
     checkpoint = Path(arguments.checkpoint)
     # That it cannot be written is known before hours of work.
     check_writable(
@@ -94,7 +111,7 @@ def main(arguments: argparse.Namespace) -> int:
             annotations,
             decoder=config.data.decoder,
             point_radius_seconds=config.data.point_radius_seconds,
-            collar_seconds=arguments.collar_seconds,
+            tolerance_seconds=tolerance,
             on_done=show,
         )
     content = {

@@ -97,9 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--build-cache",
         action="store_true",
-        help="decode the videos as --config will have them, into its data.cache_dir",
+        help="fill data.cache_dir of --config with the frames, or with training.cache_features the "
+        "features, that train.py will want",
     )
     cli.add_config_arguments(parser)
+    cli.add_device_argument(parser)
     cli.add_common_arguments(parser)
     return parser
 
@@ -239,38 +241,18 @@ def _write(
 
 
 def _build_cache(splits: Mapping[str, AnnotationSet], arguments: argparse.Namespace) -> int:
-    """Decode every video as training will want it; returns 1 where one cannot be."""
-    from tqdm import tqdm
-
-    from pipeline.training_setup import neighbor_offsets
+    """Read every video as training will; returns 1 where one cannot be."""
+    from pipeline.training_setup import build_caches
     from utils.config import load_config
-    from utils.data.video_inputs import VideoInputsLoader
-    from utils.errors import VideoError
+    from utils.device import resolve_device
 
     config = load_config(arguments.config, overrides=arguments.overrides)
-    if config.data.cache_dir is None:
-        raise UsageError("--build-cache needs data.cache_dir, which is null in the config")
-    if config.training.cache_features:
-        raise UsageError(
-            "with training.cache_features training reads no frames but features, which only the "
-            "model can make: train.py caches them when it starts; leave out --build-cache"
-        )
-    offsets = neighbor_offsets(config)
-    videos = [video for split in splits.values() for video in split.videos]
-    num_failed = num_frames = 0
-    labels = next(iter(splits.values())).labels
-    loader = VideoInputsLoader(config.data, labels, neighbor_offsets_seconds=offsets)
-    for video in tqdm(videos, desc="decoding", unit="video", disable=None):
-        try:
-            num_frames += len(loader.load_frames(video))
-        except VideoError as error:
-            num_failed += 1
-            logger.error("error: %s", error)
+    summary = build_caches(config, splits, resolve_device(arguments.device))
     print(
-        f"cache: {num_frames} frames of {len(videos) - num_failed} videos in "
-        f"{config.data.cache_dir}"
+        f"cache: {summary.content} of {summary.num_videos} videos, sampled {summary.num_frames} "
+        f"times, in {config.data.cache_dir}"
     )
-    return 1 if num_failed else 0
+    return 1 if summary.num_failed else 0
 
 
 def command(argv: Sequence[str] | None = None) -> int:

@@ -150,7 +150,7 @@ def _read_strips(strips: Sequence[Strip]) -> Iterator[ShownStrip]:
 
     for strip in strips:
         try:
-            with VideoSource.open(strip.video.path) as source:
+            with VideoSource.open(strip.video.path, decoder="pyav_isolated") as source:
                 frames = tuple(read_strip(source, strip))
         except VideoError as error:
             logger.warning("not shown: %s", error)

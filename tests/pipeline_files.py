@@ -28,7 +28,12 @@ def tiny_config(*, causal: bool = False, motion: bool = False) -> Config:
     """A model that runs hundreds of frames a second on one core."""
     return parse_config(
         {
-            "data": {"frame_sampling_rate": SAMPLING_FPS, "image_size": IMAGE_SIZE},
+            # A decoder in a process of its own takes longer to start than these videos to decode.
+            "data": {
+                "frame_sampling_rate": SAMPLING_FPS,
+                "image_size": IMAGE_SIZE,
+                "decoder": "pyav",
+            },
             "model": {
                 "labels": list(LABELS),
                 "visual_encoder": {
@@ -61,12 +66,13 @@ def write_video(
     fps: int = 10,
     size: tuple[int, int] = (64, 48),
     seed: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Blocks that fade from color to color: scores rise and fall, and no two frames are alike."""
     random = np.random.default_rng(seed)
     width, height = size
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "10"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "10", **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         keys = random.integers(0, 256, (num_frames // 7 + 2, 3, 4, 3))
         for number in range(num_frames):

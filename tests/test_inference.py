@@ -79,14 +79,14 @@ def test_the_command_itself(video: Path, checkpoint: Path, config: str, tmp_path
     assert list(report) == [
         *("format_version", "video_path", "duration_seconds", "num_frames_analyzed"),
         *("num_candidate_frames", "num_windows", "num_triggers_detected", "triggers"),
-        *("video_summary", "timeline", "scores", "replayed_from", "source", "loss", "stages"),
+        *("video_summary", "timeline", "scores", "replayed_from", "source", "data_loss", "stages"),
         *("num_describer_failures", "model", "config"),
     ]
     assert report["video_path"] == str(video)
     assert report["num_frames_analyzed"] == 50
     assert report["duration_seconds"] == 10.0
     assert report["num_triggers_detected"] == len(report["triggers"]) >= 3
-    assert report["loss"] is None
+    assert report["data_loss"] is None
     assert report["model"]["global_step"] == 12
     assert report["config"]["threshold"] == 0.4
     assert report["config"]["candidate_threshold"] == 0.5
@@ -254,8 +254,8 @@ def test_truncated_video_is_used_as_far_as_it_goes(
     assert infer("--video", cut, "--output", output) == 0
     report = read(output)
     assert 10 < report["num_frames_analyzed"] < 100
-    assert report["loss"]["lost_seconds"] > 1
-    assert report["loss"]["notes"]
+    assert report["data_loss"]["lost_seconds"] > 1
+    assert report["data_loss"]["notes"]
 
 
 @pytest.mark.parametrize("name", ["a b'c\"d.mp4", "$x_{$ 監視 ü.mp4", "odd_\udcff.mp4"])
@@ -439,6 +439,20 @@ def test_max_frames_is_said(
     assert run_plain(*given, "--set", "data.max_frames=7") == 0
     assert read(tmp_path / "a.json")["num_frames_analyzed"] == 7
     assert "only the first 7 sampled frames of a video" in capsys.readouterr().err
+
+
+def test_what_training_looked_at_does_not_cut_inference_short(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = pipeline_files.tiny_config().to_plain()
+    trained["data"]["max_frames"] = 7
+    checkpoint = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, config=trained)
+    given = ("--checkpoint", checkpoint, "--video", video, "--output", tmp_path / "a.json")
+    assert run_plain(*given) == 0
+    report = read(tmp_path / "a.json")
+    assert report["num_frames_analyzed"] > 7
+    assert report["config"]["max_frames"] is None
+    assert "sampled frames of a video" not in capsys.readouterr().err
 
 
 def test_missing_video_and_checkpoint(

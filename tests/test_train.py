@@ -80,8 +80,16 @@ MODEL = "model.visual_encoder"
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--set", "data.train_annotations=gone.json"], 2, "gone.json: no such annotation file"),
-        (["--set", "data.val_annotations=gone.json"], 2, "gone.json: no such annotation file"),
+        (
+            ["--set", "data.train_annotations=gone.json"],
+            2,
+            "gone.json: no such annotation file; data.train_annotations names",
+        ),
+        (
+            ["--set", "data.val_annotations=gone.json"],
+            2,
+            "annotation file; data.val_annotations names",
+        ),
         (["--set", "training.learning_rte=1"], 2, "did you mean 'learning_rate'?"),
         (["--set", "training.learning_rate=fast"], 2, "training.learning_rate: "),
         (["--set", f"{MODEL}.weights=gone.pth"], 1, "gone.pth: no such file"),
@@ -244,15 +252,14 @@ def test_ctrl_c_while_features_are_made(data: Path, tmp_path: Path) -> None:
     log, cache = tmp_path / "log.txt", tmp_path / "cache"
     process = start(config, log=log)
 
-    def is_making() -> bool:
-        return cache.is_dir() and any(path.name.startswith(".new-") for path in cache.iterdir())
-
-    wait_for(process, is_making, log)
+    # Once something is in the folder: a signal at the moment that makes the folder can leave it,
+    # for the next run to clear away.
+    wait_for(process, lambda: any(cache.glob(".new-*/*")), log)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, log.read_text()
     assert out == b""
     assert log.read_text().splitlines()[-1] == "interrupted"
     assert "Traceback" not in log.read_text()
-    assert not is_making(), "nothing half made is left"
+    assert not list(cache.glob(".new-*")), "nothing half made is left"
     assert run(config, "--set", "training.augmentation.cached_copies=0") == 0

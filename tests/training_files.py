@@ -63,6 +63,8 @@ def plain_config(data: Path, work: Path) -> dict[str, Any]:
             "clip_window_size": 6,
             "image_size": 32,
             "cache_dir": str(work / "cache"),
+            # A process of its own takes longer to start than these videos to decode.
+            "decoder": "pyav",
         },
         "model": {
             "visual_encoder": {"type": "timm:test_resnet", "weights": "none", "feature_dim": 16},

@@ -21,12 +21,16 @@ class Sampling:
         image_size: Side of the square picture, pixels.
         resize_mode: See `VideoProcessor`.
         neighbor_offsets_seconds: See `FrameSampler`; empty where the model does not look at motion.
+        decode_short_side: The ``short_side`` of `FrameSampler`; None decodes at full size.
+        skip_nonref_frames: The ``is_sparse`` of `FrameSampler`.
     """
 
     sampling_fps: float
     image_size: int
     resize_mode: Literal["crop", "stretch", "letterbox"]
     neighbor_offsets_seconds: tuple[float, ...]
+    decode_short_side: int | None = None
+    skip_nonref_frames: bool = False
 
 
 class FrameScorer(abc.ABC):

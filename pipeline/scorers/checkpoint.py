@@ -44,6 +44,8 @@ class CheckpointScorer(FrameScorer):
             image_size=config.data.image_size,
             resize_mode=config.data.resize_mode,
             neighbor_offsets_seconds=(motion.offset_seconds,) if motion.enabled else (),
+            decode_short_side=config.data.decode_short_side,
+            skip_nonref_frames=config.data.skip_nonref_frames,
         )
         self.threshold = config.model.trigger_detector.threshold
         self.candidate_threshold = config.model.trigger_detector.candidate_threshold

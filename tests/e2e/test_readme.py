@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import training_files
-from scripts import evaluate, make_synthetic_dataset
+from scripts import evaluate, make_synthetic_dataset, preprocess_data, show_dataset
 
 import inference  # isort: skip
 import train  # isort: skip
@@ -41,6 +41,8 @@ PARSERS = {
     "inference.py": inference.build_parser,
     "scripts/evaluate.py": evaluate.build_parser,
     "scripts/make_synthetic_dataset.py": make_synthetic_dataset.build_parser,
+    "scripts/preprocess_data.py": preprocess_data.build_parser,
+    "scripts/show_dataset.py": show_dataset.build_parser,
 }
 
 
@@ -67,6 +69,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         train_annotations="data/train/annotations.json", val_annotations="data/val/annotations.json"
     )
     config["training"].update(checkpoint_dir="checkpoints", log_dir="logs")
+    # The default, with its watchdog: this is what people run.
+    del config["data"]["decoder"]
     # The README resumes from epoch 10, and has a command that wants saved scores.
     config["training"].update(num_epochs=10, clips_per_epoch=2)
     config["inference"] = {"save_scores": True}
@@ -81,6 +85,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "videos": [{"video": "clip.mp4", "events": events}],
         }
         (folder / "annotations.json").write_text(json.dumps(content))
+    rows = ["video,start,end,label"]
+    for seed in range(4):
+        events = training_files.write_video(tmp_path / f"{seed}.mp4", seconds=4, seed=seed)
+        rows += [f"{seed}.mp4,{one['start']},{one['end']},{one['label']}" for one in events]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
     for name in ("PATH", "video.mp4"):
         shutil.copy(tmp_path / "data" / "val" / "clip.mp4", tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -128,6 +137,9 @@ def test_every_command_runs_in_the_order_of_the_readme(
     assert stricter["config"]["threshold"] == 0.5
     assert json.loads((workplace / "metrics.json").read_text())["num_videos"] == 1
     assert (workplace / "data" / "street" / "test" / "annotations.json").is_file()
+    for split in ("train", "val", "test"):
+        assert (workplace / "data" / "mine" / split / "annotations.json").is_file()
+    assert "<img " in (workplace / "page.html").read_text()
 
     (example,) = code_blocks("python")
     found: dict[str, Any] = {}
@@ -149,7 +161,7 @@ def test_what_is_not_run_has_a_reason_and_is_in_the_readme() -> None:
     assert all(NOT_RUN_HERE.values())
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
 def test_what_make_would_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its programs exist and take the arguments that they are given; its configs load."""
     monkeypatch.delenv("MAKEFLAGS", raising=False)
@@ -168,7 +180,13 @@ def test_what_make_would_run(target: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert config is None or (ROOT / config).is_file(), line
         ran += 1
     assert ran == (4 if target == "demo" else 0)
-    assert {"demo": "inference.py", "test": "pytest", "lint": "mypy"}[target] in shown
+    expected = {
+        "demo": "inference.py",
+        "test": "pytest",
+        "lint": "mypy",
+        "bench": ".venv/bin/python benchmarks",
+    }
+    assert expected[target] in shown
 
 
 def test_links_lead_somewhere() -> None:

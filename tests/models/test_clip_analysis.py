@@ -16,7 +16,8 @@ from pipeline.run_records import CascadeSettings
 from pipeline.scorers.checkpoint import CheckpointScorer
 from utils import FrameSampler, VideoProcessor
 from utils.checkpoint import load_checkpoint
-from utils.errors import UsageError
+from utils.config.schema import EventsConfig
+from utils.errors import ConfigError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,16 +34,28 @@ def model(video: Path) -> VideoTriggerModel:
     return tiny
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_size: int) -> None:
-    path = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, causal=causal)
+@pytest.mark.parametrize("is_end_known", [False, True])
+@pytest.mark.parametrize("rules", [None, {"merge_gap_seconds": 1.2, "context_seconds": 1.0}])
+@pytest.mark.parametrize(("causal", "batch_size"), [(False, 7), (True, 1), (True, 100)])
+def test_same_as_the_cascade(
+    video: Path,
+    tmp_path: Path,
+    causal: bool,
+    batch_size: int,
+    rules: dict[str, float] | None,
+    is_end_known: bool,
+) -> None:
+    trained = pipeline_files.tiny_config(causal=causal).to_plain()
+    trained["events"] |= rules or {}
+    path = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, causal=causal, config=trained)
     result = Cascade(
         CheckpointScorer.load(path),
         TemplateDescriber(),
-        CascadeSettings(threshold=0.4, candidate_threshold=0.5),
+        CascadeSettings(
+            threshold=0.4, candidate_threshold=0.5, events=EventsConfig(**trained["events"])
+        ),
     ).run(video)
-    assert len(result.events) >= 3
+    assert len(result.events) >= 2
 
     # As a user of the Python API types it.
     frames, timestamps = FrameSampler(fps=pipeline_files.SAMPLING_FPS).sample_frames(str(video))
@@ -55,6 +68,8 @@ def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_si
         tensors,
         timestamps=torch.tensor(timestamps),
         trigger_threshold=0.4,
+        events=checkpoint["config"]["events"] if rules else None,
+        duration_seconds=10.0 if is_end_known else None,
         batch_size=batch_size,
     )
 
@@ -64,15 +79,33 @@ def test_same_as_the_cascade(video: Path, tmp_path: Path, causal: bool, batch_si
     for trigger, described in zip(analysis["triggers"], result.events, strict=True):
         event = described.event
         assert trigger["label"] == event.label
-        assert trigger["start"] == pytest.approx(event.start)
-        assert trigger["timestamp"] == event.timestamp
+        assert trigger["start"] == round(event.start, 6)
+        assert trigger["timestamp"] == round(event.timestamp, 6)
         # Every other source frame was sampled.
-        assert trigger["frame_index"] * 2 == event.frame_index
+        assert trigger["sample_index"] == trigger["frame_index"] == event.frame_index / 2
         assert trigger["trigger_confidence"] == pytest.approx(event.confidence, abs=1e-5)
-        if event.end < 9.9:  # Where the video ends, a clip does not know.
-            assert trigger["end"] == pytest.approx(event.end)
+        assert trigger["trigger_confidence"] == round(trigger["trigger_confidence"], 6)
+        if is_end_known or event.end < 9.9:
+            assert trigger["end"] == round(event.end, 6)
             assert trigger["analysis"] == described.analysis
-    assert analysis["video_summary"].startswith(f"{len(result.events)} events in 0:09.9: ")
+        else:  # Half a step after the last frame.
+            assert trigger["end"] == 9.9
+    if is_end_known:
+        assert analysis["video_summary"] == result.summary
+    else:
+        start = f"{len(result.events)} events in 0:09.9: "
+        assert analysis["video_summary"].startswith(start)
+
+
+def test_rules_change_the_events(model: VideoTriggerModel) -> None:
+    clip, threshold = torch.rand(30, 3, 32, 32), 0.05
+    default = model.infer_triggered_analysis(clip, trigger_threshold=threshold)
+    assert default["num_triggers_detected"]
+    for rules in ({"min_duration_seconds": 99}, EventsConfig(min_duration_seconds=99)):
+        none = model.infer_triggered_analysis(clip, trigger_threshold=threshold, events=rules)
+        assert none["num_triggers_detected"] == 0
+    with pytest.raises(ConfigError, match=r"unknown key 'cooldown' in 'events'"):
+        model.infer_triggered_analysis(clip, events={"cooldown": 3})
 
 
 def test_default_threshold_and_times(model: VideoTriggerModel) -> None:
@@ -112,6 +145,7 @@ CLIP = torch.zeros(4, 3, 32, 32)
         (CLIP, {"timestamps": torch.tensor([-1.0, 0, 1, 2])}, "seconds from 0 on"),
         (CLIP, {"timestamps": torch.tensor([0.0, 1, 2, torch.nan])}, "seconds from 0 on"),
         (CLIP, {"trigger_threshold": 0}, "trigger_threshold must be above 0 and at most 1, got 0"),
+        (CLIP, {"duration_seconds": -1.0}, "duration_seconds must be seconds from 0 on, got -1.0"),
         (CLIP, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )

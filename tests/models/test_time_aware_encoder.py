@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from models import TimeAwareEncoder
 from models.time_aware_encoder import TIME_AWARE_ENCODERS, build_time_aware_encoder
 from utils.config.schema import TimeAwareEncoderConfig
 from utils.errors import UnknownNameError, UsageError
@@ -17,7 +18,7 @@ from utils.errors import UnknownNameError, UsageError
 DIM, CLASSES = 6, 3
 
 
-def build(type: str, *, causal: bool, scale: float = 2, **changes: Any) -> nn.Module:
+def build(type: str, *, causal: bool, scale: float = 2, **changes: Any) -> TimeAwareEncoder:
     torch.manual_seed(0)
     config = TimeAwareEncoderConfig(
         type=type, causal=causal, **{"hidden_dim": 16, "num_layers": 2, "num_heads": 2, **changes}
@@ -50,6 +51,22 @@ every = pytest.mark.parametrize(
         for causal in (True, False)
     ],
 )
+
+
+@every
+def test_every_entry_is_a_time_aware_encoder(encoder: tuple[str, bool]) -> None:
+    name, causal = encoder
+    built = build(name, causal=causal)
+    assert isinstance(built, TimeAwareEncoder)
+    assert built.causal is causal
+
+
+def test_an_encoder_without_forward_cannot_be_made() -> None:
+    class Half(TimeAwareEncoder):
+        causal = True
+
+    with pytest.raises(TypeError, match=r"abstract.*forward"):
+        Half()  # type: ignore[abstract]
 
 
 @pytest.fixture(autouse=True)

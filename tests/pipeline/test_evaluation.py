@@ -64,7 +64,13 @@ def annotated(path: Path, *events: AnnotatedEvent) -> VideoAnnotation:
     return VideoAnnotation(video=path.name, path=path, events=events)
 
 
-def run(videos: list[VideoAnnotation], collar_seconds: float = 0.2, **options: Any) -> Evaluation:
+def run(
+    videos: list[VideoAnnotation],
+    tolerance_seconds: float = 0.2,
+    *,
+    max_frames: int | None = None,
+    **options: Any,
+) -> Evaluation:
     cascade = Cascade(
         ColorScorer(),
         TemplateDescriber(),
@@ -72,6 +78,7 @@ def run(videos: list[VideoAnnotation], collar_seconds: float = 0.2, **options: A
             threshold=0.6,
             candidate_threshold=0.5,
             events=EventsConfig(context_seconds=0, merge_gap_seconds=0),
+            max_frames=max_frames,
         ),
     )
     labels = tuple({event.label: None for video in videos for event in video.events})
@@ -80,7 +87,7 @@ def run(videos: list[VideoAnnotation], collar_seconds: float = 0.2, **options: A
         AnnotationSet(labels=labels, videos=tuple(videos)),
         decoder="pyav",
         point_radius_seconds=0.1,
-        collar_seconds=collar_seconds,
+        tolerance_seconds=tolerance_seconds,
         **options,
     )
 
@@ -125,8 +132,12 @@ def test_a_case_worked_by_hand(clip: VideoAnnotation) -> None:
     assert (metrics["threshold"], metrics["candidate_threshold"]) == (0.6, 0.5)
 
 
-def test_a_wider_collar_forgives_the_late_event(clip: VideoAnnotation) -> None:
-    assert run([clip], collar_seconds=0.5).metrics["event_f1"]["overall"] == 1.0
+def test_a_wider_tolerance_forgives_the_late_event(clip: VideoAnnotation) -> None:
+    assert run([clip], tolerance_seconds=0.5).metrics["event_f1"]["overall"] == 1.0
+
+
+def test_videos_are_watched_whole(clip: VideoAnnotation) -> None:
+    assert run([clip], max_frames=4).metrics == run([clip]).metrics
 
 
 def test_frames_of_all_videos_are_ranked_together(clip: VideoAnnotation, tmp_path: Path) -> None:

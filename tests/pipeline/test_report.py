@@ -62,7 +62,7 @@ def test_video_entry() -> None:
     assert entry["num_frames_analyzed"] == 30
     assert entry["num_candidate_frames"] == 4
     assert entry["stages"] == {"decode": {"num_frames": 30, "milliseconds": 250.0}}
-    assert entry["loss"] == {
+    assert entry["data_loss"] == {
         "num_corrupt_packets": 1,
         "lost_seconds": 0.5,
         "notes": ["one packet"],

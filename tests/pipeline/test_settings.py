@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.settings import (
     load_inference_config,
     log_differences,
     resolve_settings,
+    stored_inference_config,
 )
 from utils.config import Config, parse_config
 from utils.errors import ConfigError, UsageError
@@ -83,6 +85,18 @@ def test_the_rest_is_the_files(path: str) -> None:
     assert (settings.batch_size, settings.max_frames, settings.thumbnail_size) == (5, 7, 99)
 
 
+def test_training_does_not_say_how_much_inference_looks_at(path: str) -> None:
+    stored = {"data": {"max_frames": 7, "decoder": "pyav"}, "inference": {"batch_size": 5}}
+    before = copy.deepcopy(stored)
+    config = stored_inference_config(stored, [], origin="c.pt")
+    assert config.data.max_frames is None
+    assert (config.data.decoder, config.inference.batch_size) == ("pyav", 5)
+    assert stored == before
+    override = ["data.max_frames=3"]
+    assert stored_inference_config(stored, override, origin="c.pt").data.max_frames == 3
+    assert load_inference_config(path, []).data.max_frames == 7
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan")])
 def test_threshold_out_of_range(value: float) -> None:
     with pytest.raises(UsageError, match=r"--threshold must be above 0 and at most 1, got"):
@@ -101,6 +115,8 @@ def test_candidate_threshold_out_of_range(value: float) -> None:
         "data.frame_sampling_rate=10",
         "data.image_size=64",
         "data.resize_mode=stretch",
+        "data.decode_short_side=256",
+        "data.skip_nonref_frames=true",
         "model.visual_encoder.type=resnet50",
         "model.trigger_detector.hidden_dims=[3]",
         "model.time_aware_encoder.causal=true",
@@ -137,6 +153,12 @@ def test_differences_are_said_in_one_line(caplog: pytest.LogCaptureFixture) -> N
         record.getMessage()
         == "the checkpoint's settings are used for data.image_size (32, not 224)"
     )
+    caplog.clear()
+    # What is off in the config may be on in the checkpoint.
+    log_differences(Config(), parse_config({"data": {"decode_short_side": 256}}))
+    assert caplog.messages == [
+        "the checkpoint's settings are used for data.decode_short_side (256, not None)"
+    ]
     caplog.clear()
     log_differences(Config(), Config())
     assert not caplog.records

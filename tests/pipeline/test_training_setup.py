@@ -16,10 +16,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import training_files
+from models.freezing import COMPONENTS
 from models.visual_encoder import VisualEncoder
-from pipeline.training_setup import build_trainer, resume_path
+from pipeline.training_setup import build_caches, build_trainer, resume_path
 from utils.checkpoint import load_checkpoint
 from utils.config import Config, parse_config
+from utils.data.annotations import load_annotations
 from utils.data.clips import ClipPosition
 from utils.errors import (
     CheckpointError,
@@ -29,6 +31,7 @@ from utils.errors import (
     VideoTriggerError,
 )
 from utils.training.trainer import Trainer
+from utils.video.source import VideoSource
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -115,6 +118,28 @@ def test_mixed_precision_trains_every_temporal_encoder(
     weights = load_checkpoint(result.checkpoint_path)["model_state_dict"]
     # In full precision, whatever the forward pass ran in.
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {f"freezing__{name}": True for name in COMPONENTS},
+            r"nothing to train: freezing\.visual_backbone, freezing\.trigger_detector, "
+            r"freezing\.time_aware_encoder are all true; set one to false",
+        ),
+        (
+            {"model__llm__describer": "templat"},
+            r"unknown describer 'templat'; known: template \(did you mean 'template'\?\)",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_file_is_read(
+    make_config: MakeConfig, changes: dict[str, Any], message: str
+) -> None:
+    config = make_config(data__train_annotations="gone.json", **changes)
+    with pytest.raises(UsageError, match=message):
+        build_trainer(config, CPU)
 
 
 def test_learns_what_is_bright(make_config: MakeConfig) -> None:
@@ -353,7 +378,7 @@ class TestWiring:
         changes: dict[str, Any],
         text: str,
     ) -> None:
-        monkeypatch.setattr("pipeline.training_setup._load_inputs", None)
+        monkeypatch.setattr("pipeline.training_setup.InputsReader", None)
         with pytest.raises(VideoTriggerError, match=text):
             build_trainer(make_config(**changes), CPU)
 
@@ -412,10 +437,54 @@ class TestVideosAndLabels:
     def test_image_size_is_checked_before_videos_are_read(
         self, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pipeline.training_setup._load_inputs", None)
+        monkeypatch.setattr("pipeline.training_setup.InputsReader", None)
         config = make_config(model__visual_encoder__type="timm:test_vit3", data__image_size=48)
         with pytest.raises(UsageError, match=r"data\.image_size is 48, .* it was made for 160"):
             build_trainer(config, CPU)
+
+
+class TestBuildCaches:
+    @pytest.mark.parametrize(
+        "changes", [{}, {**CACHED, "training__augmentation__cached_copies": 2}]
+    )
+    def test_training_finds_everything_there(
+        self,
+        make_config: MakeConfig,
+        monkeypatch: pytest.MonkeyPatch,
+        changes: dict[str, Any],
+    ) -> None:
+        config = make_config(**changes)
+        splits = {
+            "train": load_annotations(str(config.data.train_annotations)),
+            "val": load_annotations(str(config.data.val_annotations)),
+        }
+        summary = build_caches(config, splits, CPU)
+        assert summary.content == ("features" if changes else "frames")
+        assert (summary.num_videos, summary.num_frames, summary.num_failed) == (3, 83, 0)
+        assert config.data.cache_dir is not None
+        assert len(list(Path(config.data.cache_dir).glob("*/entry.json"))) == 3
+        # No video is opened any more, and no backbone is asked.
+        monkeypatch.setattr(VideoSource, "open", None)
+        if changes:
+            monkeypatch.setattr(VisualEncoder, "backbone_features", None)
+        build_trainer(config, CPU)
+
+    def test_a_video_that_cannot_be_used_is_counted(
+        self, make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = make_config()
+        (tmp_path / "noise.mp4").write_bytes(bytes(2000))
+        content = {"labels": ["flash"], "videos": [{"video": "noise.mp4", "events": []}]}
+        (tmp_path / "bad.json").write_text(json.dumps(content))
+        summary = build_caches(config, {"": load_annotations(tmp_path / "bad.json")}, CPU)
+        assert (summary.num_videos, summary.num_frames, summary.num_failed) == (0, 0, 1)
+        assert f"error: {tmp_path / 'noise.mp4'}: not a video" in caplog.text
+
+    def test_no_cache(self, make_config: MakeConfig) -> None:
+        config = make_config(data__cache_dir=None)
+        splits = {"train": load_annotations(str(config.data.train_annotations))}
+        with pytest.raises(ConfigError, match=r"no cache to build: data\.cache_dir is null"):
+            build_caches(config, splits, CPU)
 
 
 class TestResume:
@@ -440,7 +509,7 @@ class TestResume:
     ) -> None:
         config = make_config(training__num_epochs=1)
         path = build_trainer(config, CPU).fit().checkpoint_path
-        monkeypatch.setattr("pipeline.training_setup._load_inputs", None)
+        monkeypatch.setattr("pipeline.training_setup.InputsReader", None)
         other = make_config(model__time_aware_encoder__type="lstm")
         with pytest.raises(
             CheckpointError,

@@ -92,7 +92,7 @@ def test_the_command_itself(checkpoint: Path, annotations: Path, tmp_path: Path)
     assert metrics["annotations"] == "truth.json"
     assert metrics["model"]["checkpoint"] == str(checkpoint)
     assert metrics["failed"] == {}
-    assert metrics["event_collar"]["collar_seconds"] == 0.5
+    assert metrics["event_tolerance"]["tolerance_seconds"] == 0.5
     heading, walking, stopping, overall, amount, where = done.stdout.splitlines()
     assert heading.split("  ")[-1].strip() == "recall"
     for line, name in ((walking, WALKING), (stopping, STOPPING)):
@@ -128,13 +128,29 @@ def test_the_events_are_those_of_the_training_config(
     assert counts[0] < counts[1] == counts[2]
 
 
-def test_thresholds_and_collar(run: Evaluate, annotations: Path, tmp_path: Path) -> None:
+def test_thresholds_and_tolerance(run: Evaluate, annotations: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.json"
-    flags = ("--threshold", 0.9, "--candidate-threshold", 0.2, "--collar-seconds", 3)
+    flags = ("--threshold", 0.9, "--candidate-threshold", 0.2, "--tolerance-seconds", 3)
     assert run("--annotations", annotations, "--output", output, *flags) == 0
     metrics = read(output)
     assert (metrics["threshold"], metrics["candidate_threshold"]) == (0.9, 0.2)
-    assert metrics["event_collar"]["collar_seconds"] == 3
+    assert metrics["event_tolerance"]["tolerance_seconds"] == 3
+
+
+def test_a_config_does_not_cut_videos_short(
+    run: Evaluate, annotations: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "short.yaml"
+    config.write_text("data: {max_frames: 3, decoder: pyav}")
+    output = tmp_path / "m.json"
+    assert run("--annotations", annotations, "--output", output, "--config", config) == 0
+    assert read(output)["num_frames"] > 3
+
+
+def test_help_states_when_an_event_counts_as_found() -> None:
+    text = " ".join(evaluate.build_parser().format_help().split())
+    assert "half the annotated event's length, whichever is more (default: 0.5)" in text
+    assert "data.max_frames has no say" in text
 
 
 @pytest.mark.parametrize("odd", ["gone.mp4", "bad.mp4"])
@@ -172,7 +188,11 @@ def test_another_video_folder(run: Evaluate, video: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--annotations", "{folder}/gone.json"], 2, "gone.json: no such annotation file"),
+        (
+            ["--annotations", "{folder}/gone.json"],
+            2,
+            "gone.json: no such annotation file; --annotations",
+        ),
         (["--annotations", "{folder}/other.json"], 2, "unknown label 'running'; known: "),
         (["--annotations", "{folder}/none.json"], 1, "gone.mp4: no such file"),
         (["--output", "{folder}"], 2, "cannot be written: it is a folder"),
@@ -187,9 +207,10 @@ def test_another_video_folder(run: Evaluate, video: Path, tmp_path: Path) -> Non
         (["--threshold", "0"], 2, "--threshold must be above 0 and at most 1, got 0"),
         (["--threshold", "nan"], 2, "--threshold must be above 0 and at most 1, got nan"),
         (["--candidate-threshold", "2"], 2, "--candidate-threshold must be in [0, 1], got 2"),
-        (["--collar-seconds", "-1"], 2, "--collar-seconds must be 0 or more, got -1"),
-        (["--collar-seconds", "nan"], 2, "--collar-seconds must be 0 or more, got nan"),
+        (["--tolerance-seconds", "-1"], 2, "--tolerance-seconds must be 0 or more, got -1"),
+        (["--tolerance-seconds", "nan"], 2, "--tolerance-seconds must be 0 or more, got nan"),
         (["--set", "events.cooldown=3"], 2, "--set events.cooldown=3: unknown key 'cooldown'"),
+        (["--set", "data.max_frames=9"], 2, "--set data.max_frames: evaluation watches whole"),
         (["--set", "data.image_size=3"], 2, "the checkpoint decides data.image_size"),
         (["--config", "gone"], 2, "config 'gone' is neither a file nor in configs/"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),

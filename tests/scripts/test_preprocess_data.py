@@ -191,14 +191,20 @@ def test_build_cache(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments += ["--output", str(tmp_path / "out"), "--split", "0.5", "0.5", "--build-cache"]
     assert command(arguments) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"cache: 53 frames of 6 videos in {tmp_path / 'cache'}"
+        f"cache: frames of 6 videos, sampled 53 times, in {tmp_path / 'cache'}"
     )
     assert len(list((tmp_path / "cache").glob("*/entry.json"))) == 6
-    features = ["--set", "training.cache_features=true", "--set", "freezing.visual_backbone=true"]
-    assert command([*arguments, "--overwrite", *features]) == 2
-    assert "training reads no frames but features" in capsys.readouterr().err
+    encoder = {"type": "timm:test_resnet", "weights": None}
+    settings = {"model.visual_encoder": encoder, "training.cache_features": True}
+    settings["freezing.visual_backbone"] = True
+    given = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    assert command([*arguments, "--overwrite", "--device", "cpu", *given]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"cache: features of 6 videos, sampled 53 times, in {tmp_path / 'cache'}"
+    )
+    assert len(list((tmp_path / "cache").glob("*/entry.json"))) == 12
     assert command([*arguments, "--overwrite", "--set", "data.cache_dir=null"]) == 2
-    assert "--build-cache needs data.cache_dir" in capsys.readouterr().err
+    assert "there is no cache to build: data.cache_dir is null" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

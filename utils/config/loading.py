@@ -61,13 +61,21 @@ _Loader.add_implicit_resolver(
 
 
 def find_config(name: str | os.PathLike[str]) -> Path:
-    """The file that ``--config NAME`` means: that path, else in ``configs/``, ``.yaml`` or not.
+    """The file that ``--config NAME`` means.
+
+    That path; else in ``configs/``, with or without ``.yaml``; else relative to the checkout, so
+    that ``configs/config.yaml`` is found from any folder.
 
     Raises:
         ConfigError: There is none; the message lists those in ``configs/``.
     """
     path = Path(name)
-    tried = [path, CONFIG_FOLDER / path, CONFIG_FOLDER / f"{path}.yaml"]
+    tried = [
+        path,
+        CONFIG_FOLDER / path,
+        CONFIG_FOLDER / f"{path}.yaml",
+        CONFIG_FOLDER.parent / path,
+    ]
     try:
         for candidate in tried:
             if candidate.is_file():

@@ -74,11 +74,28 @@ class DataConfig(Section):
     max_frames: Count | None = None
     image_size: Annotated[Integer, Field(ge=16)] = 224
     resize_mode: Literal["crop", "stretch", "letterbox"] = "crop"
-    decoder: str = "pyav"
+    decoder: str = "pyav_isolated"
+    decode_short_side: Annotated[Integer, Field(ge=16)] | None = None
+    skip_nonref_frames: bool = False
     cache_dir: str | None = "cache"
     cache_max_gb: Positive | None = None
     num_workers: Annotated[Integer, Field(ge=0)] = 0
     point_radius_seconds: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _decoded_pictures_are_large_enough(self) -> Self:
+        # With letterbox image_size is the longer side, so a shorter one may be below it.
+        short_side = self.decode_short_side
+        if (
+            short_side is not None
+            and short_side < self.image_size
+            and self.resize_mode != "letterbox"
+        ):
+            raise ValueError(
+                f"decode_short_side is {short_side} but image_size is {self.image_size}: what was "
+                "scaled down would be scaled up again; set decode_short_side to image_size or more"
+            )
+        return self
 
 
 class MotionConfig(Section):
@@ -213,7 +230,10 @@ class AugmentationConfig(Section):
 
 
 class LearningRatesConfig(Section):
-    """Learning rates of single components; null takes ``training.learning_rate``."""
+    """Learning rates of single components; null takes ``training.learning_rate``.
+
+    What belongs to none of them, the visual encoder's norm and projection, always takes that.
+    """
 
     visual_backbone: Positive | None = None
     trigger_detector: Positive | None = None
@@ -280,6 +300,15 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     freezing: FreezingConfig = Field(default_factory=FreezingConfig)
     inference: InferenceConfig = Field(default_factory=InferenceConfig)
+
+    @model_validator(mode="after")
+    def _motion_needs_every_frame(self) -> Self:
+        if self.data.skip_nonref_frames and self.model.visual_encoder.motion.enabled:
+            raise ValueError(
+                "data.skip_nonref_frames skips the very frames that "
+                "model.visual_encoder.motion looks at; set one of the two to false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cached_features_need_a_frozen_backbone(self) -> Self:

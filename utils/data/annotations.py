@@ -13,7 +13,6 @@ to ``video_dir``, by default the folder of the file. Fields that are not known h
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from utils.atomic_file import write_json
+from utils.data.strict_json import read_json
 from utils.errors import AnnotationError
 from utils.registry import suggestion
 
@@ -47,6 +47,9 @@ class AnnotatedEvent:
         end: Seconds, exclusive; of a point, its time.
         description: Free text, or None.
         extra: Further fields of the file, as they were.
+
+    Raises:
+        ValueError: The times are negative, not finite, or the wrong way round.
     """
 
     label: str
@@ -152,37 +155,24 @@ def frame_targets(
 
 
 def load_annotations(
-    path: str | os.PathLike[str], *, video_dir: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    video_dir: str | os.PathLike[str] | None = None,
+    named_by: str | None = None,
 ) -> AnnotationSet:
     """Read and validate an annotation file.
 
     Args:
         path: The JSON file.
         video_dir: Folder that video paths are relative to; by default that of ``path``.
+        named_by: The setting that gave ``path``, for the message where there is no such file.
 
     Raises:
         AnnotationError: The file is missing, no JSON, or breaks a rule; the message names the
             video, the event by its number and label, and the field.
     """
     path = Path(path)
-    try:
-        # Editors on Windows put a byte order mark first.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise AnnotationError(
-            f"{path}: no such annotation file; data.train_annotations and data.val_annotations "
-            "name them"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{path}: cannot be read: {error}") from error
-    if not text.strip():
-        raise AnnotationError(f"{path}: the file is empty; it needs 'labels' and 'videos'")
-    try:
-        content = json.loads(
-            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path, named_by=named_by, needs="'labels' and 'videos'")
     folder = Path(video_dir) if video_dir is not None else path.parent
     if not isinstance(content, dict):
         raise AnnotationError(f"{path}: the top level must be an object with 'labels' and 'videos'")
@@ -242,20 +232,6 @@ def _event_to_plain(event: AnnotatedEvent) -> dict[str, Any]:
     )
     described = {} if event.description is None else {"description": event.description}
     return {**times, "label": event.label, **described, **event.extra}
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # JSON readers keep the last of two 'events' lists and lose the first without a word.
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the field '{twice}' twice")
-    return content
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON value")
 
 
 def _read_labels(path: Path, value: Any) -> tuple[str, ...]:

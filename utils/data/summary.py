@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.data.annotations import AnnotationSet
-from utils.events.wording import format_duration, spoken_label
+from utils.events.wording import format_duration, printable, spoken_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +183,7 @@ def draw_summary(path: Path, summaries: Mapping[str, DatasetSummary], *, title: 
     for axes in (counts, lengths, durations):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8, length=2)
-    figure.suptitle(_printable(title), fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(printable(title), fontsize=11, x=0.01, ha="left", parse_math=False)
     if len(summaries) > 1:
         handles, names = counts.get_legend_handles_labels()
         figure.legend(
@@ -209,7 +209,7 @@ def _draw_counts(
         )
         axes.bar_label(bars, padding=2, fontsize=7)
     axes.set_yticks(
-        range(len(labels)), [_printable(spoken_label(label)) for label in labels], parse_math=False
+        range(len(labels)), [printable(spoken_label(label)) for label in labels], parse_math=False
     )
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.margins(x=0.1)
@@ -254,8 +254,3 @@ def _draw_durations(axes: Axes, summaries: Mapping[str, DatasetSummary]) -> None
             color=[_COLORS[index % len(_COLORS)] for index in range(len(known))],
         )
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _printable(text: str) -> str:
-    """``text`` with what is no character (bytes of an odd file name) written out."""
-    return text.encode("utf-8", "backslashreplace").decode()

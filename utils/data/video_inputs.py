@@ -21,6 +21,7 @@ from utils.config.schema import DataConfig
 from utils.data.annotations import AnnotatedEvent, VideoAnnotation, frame_targets
 from utils.data.array_cache import ArrayCache, CacheEntry, CacheError, file_hash
 from utils.errors import EmptyVideoError
+from utils.video.decoders.file_checks import check_file
 from utils.video.processor import VideoProcessor
 from utils.video.sampler import FrameSampler, SampledFrame
 from utils.video.source import VideoSource
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK_FRAMES = 16
-_ENTRY_VERSION = 1
-"""Part of every key: raised whenever the same settings would give other pixels."""
+_ENTRY_VERSION = 2
+"""Part of every key: raised whenever the same settings would give other pixels or side arrays."""
 
 _Time = tuple[float, int]
 """Timestamp in seconds and frame_index of one sample."""
 
 EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
-"""``(frames (T, C, S, S) uint8, draw) -> backbone features (T, R)``; draw 0 is plain, any other number
-stands for the one augmentation of a copy."""
+"""``(frames (T, C, S, S) uint8, draw) -> backbone features (T, R)``; draw 0 is plain, any other
+number stands for the one augmentation of a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class VideoInputs:
         targets: ``(T, K)`` float32, 0 or 1.
         events: The ground truth.
         group: As annotated.
+
+    Raises:
+        ValueError: The arrays are not of one length, or empty.
     """
 
     video: str
@@ -108,6 +112,8 @@ class VideoInputsLoader:
             max_frames=config.max_frames,
             neighbor_offsets_seconds=self._offsets,
             decoder=config.decoder,
+            short_side=config.decode_short_side,
+            is_sparse=config.skip_nonref_frames,
         )
         self._processor = VideoProcessor(config.image_size, resize_mode=config.resize_mode)
         max_gb = config.cache_max_gb
@@ -125,17 +131,17 @@ class VideoInputsLoader:
         Raises:
             VideoError: The video cannot be used.
         """
+        lost: list[str] = []
         if self._cache is None:
-            chunks = list(self._chunks(video))
-            return self._inputs(
-                video,
-                np.concatenate([frames.numpy() for frames, _ in chunks]),
-                [time for _, times in chunks for time in times],
-            )
+            chunks = list(self._chunks(video, lost))
+            frames = np.concatenate([frames.numpy() for frames, _ in chunks])
+            side = _side_arrays([time for _, times in chunks for time in times], lost)
+            return self._from_entry(video, CacheEntry(data=frames, side=side), frames, ())
         entry = self._entry(
             self._cache,
             {**self._key(video), "content": "frames"},
-            ((frames.numpy(), times) for frames, times in self._chunks(video)),
+            ((frames.numpy(), times) for frames, times in self._chunks(video, lost)),
+            lost,
         )
         return self._from_entry(video, entry, entry.data, ())
 
@@ -165,11 +171,12 @@ class VideoInputsLoader:
 
             key["augmentation_version"] = AUGMENTATION_VERSION
         draws = [0, *(draw_number(key["video"], copy) for copy in range(1, num_copies + 1))]
+        lost: list[str] = []
         rows = (
             (np.stack([encode(frames, draw) for draw in draws], axis=1), times)
-            for frames, times in self._chunks(video)
+            for frames, times in self._chunks(video, lost)
         )
-        entry = self._entry(self._cache, key, rows)
+        entry = self._entry(self._cache, key, rows, lost)
         return self._from_entry(
             video,
             entry,
@@ -182,8 +189,9 @@ class VideoInputsLoader:
         cache: ArrayCache,
         key: Mapping[str, Any],
         chunks: Generator[tuple[NDArray[Any], list[_Time]]],
+        lost: list[str],
     ) -> CacheEntry:
-        """The entry of ``key``, made from ``chunks`` where there is none."""
+        """The entry of ``key``, made from ``chunks``, which fill ``lost``, where there is none."""
         entry = cache.get(key)
         if entry is None:
             with cache.create(key) as writer:
@@ -191,7 +199,7 @@ class VideoInputsLoader:
                 for rows, chunk_times in chunks:
                     writer.append(rows)
                     times += chunk_times
-                writer.side.update(_side_arrays(times))
+                writer.side.update(_side_arrays(times, lost))
             entry = cache.get(key)
         if entry is None:
             raise CacheError(
@@ -201,9 +209,9 @@ class VideoInputsLoader:
 
     def _key(self, video: VideoAnnotation) -> dict[str, Any]:
         config = self._config
-        # Opening first gives a missing or odd file its own error.
-        with VideoSource.open(video.path, decoder=config.decoder):
-            content = file_hash(video.path)
+        # First, so that a missing file has the error that opening it would give.
+        check_file(str(video.path))
+        content = file_hash(video.path)
         return {
             "version": _ENTRY_VERSION,
             "video": content,
@@ -211,11 +219,16 @@ class VideoInputsLoader:
             "max_frames": config.max_frames,
             "neighbor_offsets_seconds": list(self._offsets),
             "decoder": config.decoder,
+            "decode_short_side": config.decode_short_side,
+            "skip_nonref_frames": config.skip_nonref_frames,
             "image_size": config.image_size,
             "resize_mode": config.resize_mode,
         }
 
-    def _chunks(self, video: VideoAnnotation) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
+    def _chunks(
+        self, video: VideoAnnotation, lost: list[str]
+    ) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
+        """Decode; after the last chunk ``lost`` says what the file could not give."""
         with VideoSource.open(video.path, decoder=self._config.decoder) as source:
             samples = self._sampler.stream(source)
             is_empty = True
@@ -225,8 +238,9 @@ class VideoInputsLoader:
                 yield self._processor.process_uint8(stack_samples(chunk)), times
             if is_empty:
                 raise EmptyVideoError(video.path, "no frame could be sampled")
-            if source.loss:
-                logger.warning("%s: %s", video.path, "; ".join(source.loss.notes))
+            lost += source.loss.notes
+            if self._config.skip_nonref_frames:
+                logger.info("%s: %s", video.path, source.skipping)
 
     def _from_entry(
         self,
@@ -236,6 +250,9 @@ class VideoInputsLoader:
         copies: tuple[NDArray[Any], ...],
     ) -> VideoInputs:
         timestamps = entry.side["timestamps"]
+        # Each time, not only when it is decoded: later runs train on what is left, too.
+        if lost := entry.side["lost"].tolist():
+            logger.warning("%s: %s", video.path, "; ".join(lost))
         return VideoInputs(
             video=video.video,
             inputs=inputs,
@@ -246,12 +263,6 @@ class VideoInputsLoader:
             events=video.events,
             group=video.group,
         )
-
-    def _inputs(
-        self, video: VideoAnnotation, frames: NDArray[np.uint8], times: Sequence[_Time]
-    ) -> VideoInputs:
-        entry = CacheEntry(data=frames, side=_side_arrays(times))
-        return self._from_entry(video, entry, frames, ())
 
     def _targets(
         self, video: VideoAnnotation, timestamps: NDArray[np.float64]
@@ -265,10 +276,11 @@ class VideoInputsLoader:
 
 
 def draw_number(content: str, copy: int) -> int:
-    """The number that the augmentation of a copy is drawn from: another one for each video and copy.
+    """The number that a copy's augmentation is drawn from: another for each video and copy.
 
     Args:
-        content: Hash of the video's bytes, so that neither its name nor its place in a list matters.
+        content: Hash of the video's bytes, so that neither its name nor its place in a list
+            matters.
         copy: From 1.
     """
     return 1 + zlib.crc32(f"{content} {copy}".encode())
@@ -281,8 +293,9 @@ def stack_samples(samples: Sequence[SampledFrame]) -> NDArray[np.uint8]:
     return np.stack([np.stack((sample.image, *sample.neighbors)) for sample in samples])
 
 
-def _side_arrays(times: Sequence[_Time]) -> dict[str, NDArray[Any]]:
+def _side_arrays(times: Sequence[_Time], lost: Sequence[str]) -> dict[str, NDArray[Any]]:
     return {
         "timestamps": np.array([timestamp for timestamp, _ in times], np.float64),
         "frame_indices": np.array([frame_index for _, frame_index in times], np.int64),
+        "lost": np.array(lost, np.str_),
     }

@@ -1,4 +1,4 @@
-"""How good scores and events are: frame metrics, and events matched within a collar."""
+"""How good scores and events are: frame metrics, and events matched within a tolerance."""
 
 from __future__ import annotations
 

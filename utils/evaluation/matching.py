@@ -1,4 +1,4 @@
-"""Event metrics: which predicted events find an annotated one, within a collar.
+"""Event metrics: which predicted events find an annotated one, within a tolerance.
 
 In evaluation, behind `utils.events.WindowBuilder`: precision, recall and F1 of events as a user
 sees them. The measure is the event-based one of sed_eval (Mesaros, Heittola and Virtanen, "Metrics
@@ -27,6 +27,9 @@ class EventCounts:
         num_references: Annotated events.
         num_predictions: Predicted events.
         num_matches: Pairs of the two; each event is in one pair at most.
+
+    Raises:
+        ValueError: There are more matches than events.
     """
 
     num_references: int
@@ -91,13 +94,13 @@ class EventScores:
     Attributes:
         overall: Counts summed over the classes; its precision, recall and F1 are micro averages.
         per_class: By label, in the model's order.
-        collar_seconds: What `event_scores` was called with.
+        tolerance_seconds: What `event_scores` was called with.
         length_fraction: What `event_scores` was called with.
     """
 
     overall: EventCounts
     per_class: Mapping[str, EventCounts]
-    collar_seconds: float
+    tolerance_seconds: float
     length_fraction: float
 
     def to_plain(self) -> dict[str, Any]:
@@ -118,8 +121,8 @@ class EventScores:
             "overall": self.overall.to_plain(),
             "per_class": {k: v.to_plain() for k, v in self.per_class.items()},
         }
-        plain["event_collar"] = {
-            "collar_seconds": self.collar_seconds,
+        plain["event_tolerance"] = {
+            "tolerance_seconds": self.tolerance_seconds,
             "length_fraction": self.length_fraction,
         }
         return plain
@@ -129,24 +132,24 @@ def is_match(
     reference: AnnotatedEvent,
     prediction: Event,
     *,
-    collar_seconds: float = 0.5,
+    tolerance_seconds: float = 0.5,
     length_fraction: float = 0.5,
 ) -> bool:
     """Whether ``prediction`` finds ``reference``.
 
-    The labels are equal, the starts differ by at most the collar, and the ends by at most the
-    collar or ``length_fraction`` of the reference's length, whichever is more: where a long event
-    fades out is a matter of taste. A point has neither start nor end to be compared: it is found by
-    a prediction whose peak lies within the collar.
+    The labels are equal, the starts differ by at most the tolerance, and the ends by at most the
+    tolerance or ``length_fraction`` of the reference's length, whichever is more: where a long
+    event fades out is a matter of taste. A point has neither start nor end to be compared: it is
+    found by a prediction whose peak lies within the tolerance.
     """
     if reference.label != prediction.label:
         return False
     if reference.is_point:
-        return abs(reference.start - prediction.timestamp) <= collar_seconds
-    end_collar = max(collar_seconds, length_fraction * (reference.end - reference.start))
+        return abs(reference.start - prediction.timestamp) <= tolerance_seconds
+    end_tolerance = max(tolerance_seconds, length_fraction * (reference.end - reference.start))
     return (
-        abs(reference.start - prediction.start) <= collar_seconds
-        and abs(reference.end - prediction.end) <= end_collar
+        abs(reference.start - prediction.start) <= tolerance_seconds
+        and abs(reference.end - prediction.end) <= end_tolerance
     )
 
 
@@ -154,7 +157,7 @@ def match_events(
     references: Sequence[AnnotatedEvent],
     predictions: Sequence[Event],
     *,
-    collar_seconds: float = 0.5,
+    tolerance_seconds: float = 0.5,
     length_fraction: float = 0.5,
 ) -> list[tuple[int, int]]:
     """Pair the events of one video so that as many as possible are found.
@@ -162,7 +165,7 @@ def match_events(
     Args:
         references: What is annotated, of any classes and in any order.
         predictions: What was found, of any classes and in any order.
-        collar_seconds: See `is_match`.
+        tolerance_seconds: See `is_match`.
         length_fraction: See `is_match`.
 
     Returns:
@@ -171,9 +174,9 @@ def match_events(
         fixed.
 
     Raises:
-        ValueError: The collar or the fraction is negative or not finite.
+        ValueError: The tolerance or the fraction is negative or not finite.
     """
-    _check_collar(collar_seconds, length_fraction)
+    _check_tolerance(tolerance_seconds, length_fraction)
     # Sorted, so that each reference is compared with its neighbours in time only.
     by_start = sorted(range(len(predictions)), key=lambda p: predictions[p].start)
     by_peak = sorted(range(len(predictions)), key=lambda p: predictions[p].timestamp)
@@ -183,8 +186,8 @@ def match_events(
     for reference in references:
         order, times = (by_peak, peaks) if reference.is_point else (by_start, starts)
         # `is_match` decides; the margin keeps the rounding of these two sums out of it.
-        first = bisect_left(times, reference.start - collar_seconds - 1e-6)
-        last = bisect_right(times, reference.start + collar_seconds + 1e-6)
+        first = bisect_left(times, reference.start - tolerance_seconds - 1e-6)
+        last = bisect_right(times, reference.start + tolerance_seconds + 1e-6)
         candidates.append(
             [
                 position
@@ -192,7 +195,7 @@ def match_events(
                 if is_match(
                     reference,
                     predictions[position],
-                    collar_seconds=collar_seconds,
+                    tolerance_seconds=tolerance_seconds,
                     length_fraction=length_fraction,
                 )
             ]
@@ -243,7 +246,7 @@ def event_scores(
     videos: Iterable[tuple[Sequence[AnnotatedEvent], Sequence[Event]]],
     labels: Sequence[str],
     *,
-    collar_seconds: float = 0.5,
+    tolerance_seconds: float = 0.5,
     length_fraction: float = 0.5,
 ) -> EventScores:
     """Event precision, recall and F1 over videos.
@@ -251,14 +254,14 @@ def event_scores(
     Args:
         videos: For each video its annotated and its predicted events.
         labels: K class names.
-        collar_seconds: How far starts may differ; see `is_match`.
+        tolerance_seconds: How far starts may differ; see `is_match`.
         length_fraction: Share of the reference's length by which ends may differ.
 
     Raises:
-        ValueError: An event's label is not among ``labels``, or the collar or the fraction is
-            negative or not finite.
+        ValueError: An event's label is not among ``labels``, or the tolerance or the fraction
+            is negative or not finite.
     """
-    _check_collar(collar_seconds, length_fraction)
+    _check_tolerance(tolerance_seconds, length_fraction)
     num_references = dict.fromkeys(labels, 0)
     num_predictions = dict.fromkeys(labels, 0)
     num_matches = dict.fromkeys(labels, 0)
@@ -273,7 +276,7 @@ def event_scores(
         pairs = match_events(
             references,
             predictions,
-            collar_seconds=collar_seconds,
+            tolerance_seconds=tolerance_seconds,
             length_fraction=length_fraction,
         )
         for reference, _ in pairs:
@@ -291,12 +294,15 @@ def event_scores(
             per_class.values(), EventCounts(num_references=0, num_predictions=0, num_matches=0)
         ),
         per_class=per_class,
-        collar_seconds=collar_seconds,
+        tolerance_seconds=tolerance_seconds,
         length_fraction=length_fraction,
     )
 
 
-def _check_collar(collar_seconds: float, length_fraction: float) -> None:
-    for name, value in (("collar_seconds", collar_seconds), ("length_fraction", length_fraction)):
+def _check_tolerance(tolerance_seconds: float, length_fraction: float) -> None:
+    for name, value in (
+        ("tolerance_seconds", tolerance_seconds),
+        ("length_fraction", length_fraction),
+    ):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be 0 or more, got {value}")

@@ -44,6 +44,9 @@ class FrameExtents:
     Args:
         max_gap_seconds: A jump in time that is larger is a hole in the stream, of which nothing is
             known. None: no jump is.
+
+    Raises:
+        ValueError: ``max_gap_seconds`` is not above 0.
     """
 
     def __init__(self, *, max_gap_seconds: float | None = None) -> None:

@@ -15,6 +15,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+PUBLISHED_DECIMALS = 6
+"""A microsecond, or a millionth of a probability: more digits are the noise of float32."""
+
 
 def check_interval(start: float, end: float) -> None:
     """Raises ``ValueError`` unless ``0 <= start < end`` and both are finite."""
@@ -34,6 +37,10 @@ class FrameScore:
         trigger: Trigger-head probabilities, ``(K,)``.
         temporal: Temporal-encoder probabilities, ``(K,)``; None where no candidate was near and the
             temporal encoder did not look.
+
+    Raises:
+        ValueError: The timestamp is negative or not finite, or the scores are not ``(K,)`` in
+            [0, 1].
     """
 
     sample_index: int
@@ -83,6 +90,9 @@ class Window:
         start: Seconds; context included.
         end: Seconds, exclusive; context included.
         num_candidates: Candidate frames inside.
+
+    Raises:
+        ValueError: The times are no interval, or there is no candidate.
     """
 
     start: float
@@ -115,6 +125,9 @@ class Event:
         timestamp: Seconds of the frame with the highest score.
         frame_index: That frame's position in the source.
         confidence: That score, in [0, 1].
+
+    Raises:
+        ValueError: The times are no interval, the peak lies outside, or the confidence does.
     """
 
     label: str

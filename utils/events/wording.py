@@ -50,6 +50,11 @@ def spoken_label(label: str) -> str:
     return " ".join(label.replace("_", " ").split())
 
 
+def printable(text: str) -> str:
+    """``text`` with what is no character (bytes of an odd file name) written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def event_sentence(event: Event, *, others: Iterable[Event] = ()) -> str:
     """One plain sentence about an event.
 

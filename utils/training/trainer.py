@@ -103,7 +103,7 @@ class Trainer:
 
     An update's gradient is the mean over its micro-batches, each of which is a mean over its valid
     frames: the same as of one large batch where all clips are full, and close to it where some are
-        padded.
+    padded.
 
     Args:
         model: On any device; called with ``(inputs, timestamps, valid)``.
@@ -492,7 +492,11 @@ def _group_size(done: int, accumulation: int, batches_per_epoch: int) -> int:
 
 
 def mixed_precision(training: TrainingConfig, device: torch.device) -> str:
-    """The precision, as accelerate names it: bf16 on the CPU, bf16 or fp16 on CUDA."""
+    """The precision, as accelerate names it: bf16 on the CPU, bf16 or fp16 on CUDA.
+
+    Raises:
+        TrainingError: The config asks for fp16 on the CPU.
+    """
     if not training.use_mixed_precision:
         return "no"
     if training.mixed_precision_dtype != "auto":

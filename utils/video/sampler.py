@@ -22,7 +22,7 @@ from utils.video.source import DecodedFrame, Image, VideoSource
 
 _log = logging.getLogger(__name__)
 
-TIME_TOLERANCE_SECONDS = 1e-3
+TIMESTAMP_ROUNDING_SECONDS = 1e-3
 """Matroska and FLV round timestamps to the millisecond: the frame for 2/3 s may say 0.666."""
 
 MAX_ARRAY_BYTES = 4 * 1024**3
@@ -276,7 +276,7 @@ class FrameSampler:
         period = 0.0 if self.fps is None else 1 / self.fps
         # A neighbour at `t - d` lies at `t - 2 d` or later, because the sample itself is only `d`
         # away; and a frame that follows a gap of a period is a sample whatever came before.
-        read_from = max(0.0, start - 2 * reach - period - TIME_TOLERANCE_SECONDS)
+        read_from = max(0.0, start - 2 * reach - period - TIMESTAMP_ROUNDING_SECONDS)
         num_sampled = num_given = 0
         pending: deque[_Pending] = deque()
         # What the next sample can have as a neighbour; at least the frame before it.
@@ -322,7 +322,7 @@ class FrameSampler:
     def _target(self, held: _Held) -> int:
         """The k of the last target ``k / fps`` that the frame is not before."""
         assert self.fps is not None
-        return math.floor((held.timestamp + TIME_TOLERANCE_SECONDS) * self.fps)
+        return math.floor((held.timestamp + TIMESTAMP_ROUNDING_SECONDS) * self.fps)
 
 
 def _name(video: str | os.PathLike[str] | VideoSource) -> str:

@@ -87,6 +87,14 @@ class Skipping:
     num_frames: int = 0
     max_time_error_seconds: float = 0.0
 
+    def __str__(self) -> str:
+        if not self.num_frames:
+            return "no frame could be skipped; all were decoded"
+        return (
+            f"{self.num_frames} frames were skipped; a sample is at most "
+            f"{self.max_time_error_seconds:.3f} s late"
+        )
+
 
 def scaled_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     """``(width, height)`` scaled until the shorter is ``short_side``; never enlarged."""

@@ -50,6 +50,18 @@ def test_a_name_is_looked_up_in_configs(
     assert find_config(name).samefile(CONFIG_FOLDER / "config.yaml")
 
 
+def test_a_path_of_the_checkout_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``configs/config.yaml`` is what commands without ``--config`` ask for."""
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/config.yaml").samefile(CONFIG_FOLDER / "config.yaml")
+    own = tmp_path / "configs" / "config.yaml"
+    own.parent.mkdir()
+    own.write_text("training: {seed: 9}")
+    assert load_config("configs/config.yaml").training.seed == 9
+
+
 def test_a_file_of_the_working_folder_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

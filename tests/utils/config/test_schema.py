@@ -60,3 +60,25 @@ def test_defaults_are_not_shared_between_configs() -> None:
     first.model.trigger_detector.hidden_dims.append(9)
     first.data.image_size = 32
     assert second == Config()
+
+
+@pytest.mark.parametrize("resize_mode", ["crop", "stretch"])
+def test_decoded_pictures_are_not_scaled_up_again(resize_mode: str) -> None:
+    data = {"image_size": 224, "decode_short_side": 128, "resize_mode": resize_mode}
+    with pytest.raises(
+        ValidationError,
+        match=r"decode_short_side is 128 but image_size is 224: .* to image_size or more",
+    ):
+        Config.model_validate({"data": data})
+    # There image_size is the longer side.
+    Config.model_validate({"data": {**data, "resize_mode": "letterbox"}})
+    Config.model_validate({"data": {**data, "decode_short_side": 224}})
+
+
+def test_motion_needs_the_frames_that_would_be_skipped() -> None:
+    plain = {
+        "data": {"skip_nonref_frames": True},
+        "model": {"visual_encoder": {"motion": {"enabled": True}}},
+    }
+    with pytest.raises(ValidationError, match=r"skip_nonref_frames skips the very frames that"):
+        Config.model_validate(plain)

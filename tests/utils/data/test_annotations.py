@@ -260,10 +260,10 @@ def test_an_overflowing_number(write: Write) -> None:
 
 
 def test_missing_and_odd_paths(tmp_path: Path) -> None:
-    assert error_of(tmp_path / "gone.json") == (
-        f"{tmp_path / 'gone.json'}: no such annotation file; data.train_annotations and "
-        "data.val_annotations name them"
-    )
+    gone = tmp_path / "gone.json"
+    assert error_of(gone) == f"{gone}: no such annotation file"
+    with pytest.raises(AnnotationError, match=r"no such annotation file; --truth names it$"):
+        load_annotations(gone, named_by="--truth")
     assert f"{tmp_path}: cannot be read: " in error_of(tmp_path)
 
 

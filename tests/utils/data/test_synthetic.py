@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import itertools
 import math
@@ -31,7 +32,12 @@ from utils.data.synthetic.script import (
     SceneScript,
     Vehicle,
 )
-from utils.data.synthetic.writer import SyntheticSettings, encode_video, write_dataset
+from utils.data.synthetic.writer import (
+    VIDEOS_PER_CAMERA,
+    SyntheticSettings,
+    encode_video,
+    write_dataset,
+)
 from utils.errors import UnknownNameError, UsageError
 
 STEP = 0.02
@@ -109,9 +115,16 @@ class TestMotion:
         # The sum over many small steps, each at its middle.
         steps = np.linspace(start, time, 4001)
         middles = (steps[1:] + steps[:-1]) / 2
-        travelled = sum(track.velocity(float(t)) for t in middles) * (time - start) / 4000
+        travelled = sum(self.velocity(track, float(t)) for t in middles) * (time - start) / 4000
         assert track.position(time) - 0.25 == pytest.approx(travelled, abs=0.01)
         assert track.travelled(time) == pytest.approx(track.position(time) - 0.25)
+
+    @staticmethod
+    def velocity(track: Track, time: float) -> float:
+        index = max(bisect.bisect_right(track.starts, time) - 1, 0)
+        phase = track.phases[index]
+        share = (time - track.starts[index]) / phase.duration
+        return phase.start_velocity + (phase.end_velocity - phase.start_velocity) * share
 
     def test_travelled_counts_both_ways_and_facing_follows(self) -> None:
         track = Track(0, 0.5, [Phase(1, 0.2, 0.2), Phase(1, 0, 0), Phase(2, -0.2, -0.2)])
@@ -198,7 +211,8 @@ class TestTruth:
         clear = away_from_boundaries(script, times)
         clear &= np.roll(clear, 1) & np.roll(clear, -1)
         agreed = covered(script, VEHICLE_STOPPING, times) == stopping
-        assert agreed[clear].mean() > 0.995
+        # Of a vehicle that drives in while it brakes, its speed before is not to be seen.
+        assert agreed[clear].mean() > 0.99
 
     @given(seeds)
     @settings(deadline=None, max_examples=12)
@@ -427,7 +441,7 @@ class TestWriter:
                 ]
                 assert sorted(p.name for p in video.path.parent.glob(".*")) == []
             groups.append({video.group for video in annotations.videos})
-        assert groups[0] == {"train_camera_000", "train_camera_001"}
+        assert groups[0] == {f"train_camera_{index // VIDEOS_PER_CAMERA:03d}" for index in range(3)}
         assert len(set.union(*groups)) == sum(len(names) for names in groups)
 
     def test_videos_show_what_was_drawn_when_it_was_drawn(self, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -50,6 +51,19 @@ def write_video(path: Path, num_frames: int = 50, fps: int = 10) -> Path:
     return path
 
 
+def write_b_frames(path: Path) -> Path:
+    """Five seconds of 30 frames, of which two thirds are referred to by no other."""
+    options = {"bf": "2", "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(150):
+            image = np.full((32, 48, 3), index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> VideoAnnotation:
     path = write_video(tmp_path_factory.mktemp("videos") / "a.mp4")
@@ -60,6 +74,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> VideoAnnotation:
 def make_loader(tmp_path: Path) -> Callable[..., VideoInputsLoader]:
     def make(*, offsets: tuple[float, ...] = (), **changes: Any) -> VideoInputsLoader:
         plain = {"image_size": SIZE, "frame_sampling_rate": 5, "cache_dir": str(tmp_path / "cache")}
+        plain["decoder"] = "pyav"
         config = DataConfig.model_validate({**plain, **changes})
         return VideoInputsLoader(config, LABELS, neighbor_offsets_seconds=offsets)
 
@@ -72,10 +87,10 @@ def num_decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     chunks = VideoInputsLoader._chunks
 
-    def counted(self: VideoInputsLoader, annotation: VideoAnnotation) -> Any:
+    def counted(self: VideoInputsLoader, annotation: VideoAnnotation, lost: list[str]) -> Any:
         # When the first is asked for: a generator that is not run decodes nothing.
         opened.append(annotation.video)
-        yield from chunks(self, annotation)
+        yield from chunks(self, annotation, lost)
 
     monkeypatch.setattr(VideoInputsLoader, "_chunks", counted)
     return opened
@@ -278,16 +293,11 @@ def test_a_video_that_goes_while_it_is_cached_is_an_error_of_the_video(
     tmp_path: Path,
 ) -> None:
     """It is also an OSError, and must not pass for one of the cache: the others still train."""
-    open_source, num_opened = VideoSource.open, 0
 
-    def open_once(path: Path, *, decoder: str) -> VideoSource:
-        nonlocal num_opened
-        num_opened += 1
-        if num_opened > 1:
-            raise VideoNotFoundError(path, "no such file")
-        return open_source(path, decoder=decoder)
+    def open_too_late(path: Path, *, decoder: str) -> VideoSource:
+        raise VideoNotFoundError(path, "no such file")
 
-    monkeypatch.setattr(VideoSource, "open", open_once)
+    monkeypatch.setattr(VideoSource, "open", open_too_late)
     with pytest.raises(VideoError, match="no such file") as caught:
         make_loader().load_frames(video)
     assert not isinstance(caught.value, CacheError)
@@ -308,10 +318,55 @@ def test_what_a_file_lost_is_said(
     # Without an index at the end, the beginning of the file can be read.
     path = write_video(tmp_path / "a.avi", num_frames=250)
     path.write_bytes(path.read_bytes()[:-12_000])
-    with caplog.at_level(logging.WARNING):
-        inputs = make_loader().load_frames(VideoAnnotation(video="a.avi", path=path))
-    assert 1 <= len(inputs) < 125
-    assert f"{path}: " in caplog.text
+    annotation = VideoAnnotation(video="a.avi", path=path)
+    said = []
+    # Decoded without a cache, decoded into one, and read from it.
+    for loader in (make_loader(cache_dir=None), make_loader(), make_loader()):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            inputs = loader.load_frames(annotation)
+        assert 1 <= len(inputs) < 125
+        said.append(caplog.messages)
+    assert said[0] == said[1] == said[2]
+    (message,) = said[0]
+    assert message.startswith(f"{path}: ")
+    assert "missing" in message
+
+
+def test_what_is_cached_is_not_opened_again(
+    make_loader: Make, video: VideoAnnotation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_loader().load_frames(video)
+    monkeypatch.setattr(VideoSource, "open", None)
+    assert same(first, make_loader().load_frames(video))
+
+
+def test_decoding_at_a_smaller_size_has_entries_of_its_own(
+    make_loader: Make, video: VideoAnnotation, tmp_path: Path
+) -> None:
+    full = make_loader(image_size=16).load_frames(video)
+    small = make_loader(image_size=16, decode_short_side=16).load_frames(video)
+    assert len(entries(tmp_path / "cache")) == 2
+    assert np.array_equal(full.timestamps, small.timestamps)
+    assert small.inputs.shape == full.inputs.shape
+
+
+def test_skipping_is_said_and_has_entries_of_its_own(
+    make_loader: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_b_frames(tmp_path / "b.mp4")
+    annotation = VideoAnnotation(video="b.mp4", path=path)
+    make_loader().load_frames(annotation)
+    with caplog.at_level(logging.INFO):
+        skipped = make_loader(skip_nonref_frames=True).load_frames(annotation)
+    assert len(entries(tmp_path / "cache")) == 2
+    found = re.search(
+        r"(\d+) frames were skipped; a sample is at most (0\.\d+) s late", caplog.text
+    )
+    assert found is not None
+    assert int(found[1]) > 20
+    assert 0 < float(found[2]) <= 0.1, "half a sampling step"
+    assert 20 <= len(skipped) <= 25
 
 
 def test_stack_samples() -> None:

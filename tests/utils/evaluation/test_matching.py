@@ -119,7 +119,7 @@ def test_match_events_equals_brute_force() -> None:
         ((10.0, 11.0), (10.0, 30.0), False),
     ],
 )
-def test_collars(
+def test_tolerances(
     reference: tuple[float, float], prediction: tuple[float, float], expected: bool
 ) -> None:
     assert is_match(annotated(*reference), predicted(*prediction)) is expected
@@ -127,12 +127,12 @@ def test_collars(
     assert found == ([(0, 0)] if expected else [])
 
 
-def test_collar_and_fraction_are_parameters() -> None:
+def test_tolerance_and_fraction_are_parameters() -> None:
     reference, late = annotated(10.0, 18.0), predicted(11.0, 19.0)
     assert not is_match(reference, late)
-    assert is_match(reference, late, collar_seconds=1.0)
+    assert is_match(reference, late, tolerance_seconds=1.0)
     assert not is_match(reference, predicted(10.0, 19.0), length_fraction=0.0)
-    assert match_events([reference], [late], collar_seconds=1.0, length_fraction=0.0) == [(0, 0)]
+    assert match_events([reference], [late], tolerance_seconds=1.0, length_fraction=0.0) == [(0, 0)]
 
 
 def test_labels_must_agree() -> None:
@@ -143,7 +143,7 @@ def test_labels_must_agree() -> None:
 def test_a_point_is_found_by_a_peak() -> None:
     point = annotated(5.0, 5.0)
     assert is_match(point, predicted(0.0, 9.0, peak=5.5))
-    assert not is_match(point, predicted(4.9, 5.1, peak=4.9), collar_seconds=0.05)
+    assert not is_match(point, predicted(4.9, 5.1, peak=4.9), tolerance_seconds=0.05)
     predictions = [predicted(4.0, 6.0, peak=4.2), predicted(3.0, 8.0, peak=5.1)]
     assert match_events([point], predictions) == [(0, 1)]
 
@@ -195,7 +195,7 @@ def test_to_plain() -> None:
         "event_precision": share,
         "event_recall": share,
         "event_counts": {"overall": one, "per_class": {"a": one, "b": dict.fromkeys(one, 0)}},
-        "event_collar": {"collar_seconds": 0.5, "length_fraction": 0.5},
+        "event_tolerance": {"tolerance_seconds": 0.5, "length_fraction": 0.5},
     }
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
@@ -215,11 +215,11 @@ def test_a_perfect_list_is_perfect(events: list[tuple[int, int, str]]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"collar_seconds": -0.1}, r"collar_seconds must be 0 or more, got -0.1"),
+        ({"tolerance_seconds": -0.1}, r"tolerance_seconds must be 0 or more, got -0.1"),
         ({"length_fraction": math.nan}, r"length_fraction must be 0 or more, got nan"),
     ],
 )
-def test_rejects_collars(arguments: dict[str, Any], message: str) -> None:
+def test_rejects_tolerances(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         match_events([], [], **arguments)
     with pytest.raises(ValueError, match=message):

@@ -12,6 +12,7 @@ from utils.events.wording import (
     format_duration,
     format_time,
     join_words,
+    printable,
     spoken_label,
     summary_sentence,
 )
@@ -44,6 +45,11 @@ def event(label: str = "vehicle stopping", **changes: Any) -> Event:
 )
 def test_format_time(seconds: float, num_decimals: int, expected: str) -> None:
     assert format_time(seconds, num_decimals=num_decimals) == expected
+
+
+def test_printable_writes_out_what_is_no_character() -> None:
+    assert printable("Köln 車") == "Köln 車"
+    assert printable("odd_\udcff.mp4") == "odd_\\udcff.mp4"
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,31 @@ def test_process_ends_with_its_source(written: Write, video_files: ModuleType) -
         frame.rgb()
 
 
+def test_keys_of_the_terminal_do_not_reach_the_process(
+    written: Write, video_files: ModuleType
+) -> None:
+    """Ctrl-C is the caller's to handle: a file must not end where somebody pressed it."""
+    with IsolatedPyAvSource(written(video_files.RECIPES[0])) as source:
+        assert os.getpgid(source._worker._process.pid) != os.getpgrp()
+
+
+def test_does_without_a_wide_pipe(
+    written: Write, video_files: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("this user has too many pages in pipes")
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    with IsolatedPyAvSource(written(video_files.RECIPES[0])) as source:
+        assert next(source.frames()).rgb().any()
+
+
+def test_needs_posix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.video.decoders.isolated.os.name", "nt")
+    with pytest.raises(UsageError, match=r"'pyav_isolated' needs Linux or macOS; choose another"):
+        IsolatedPyAvSource("video.mp4")
+
+
 def test_process_ends_when_nobody_holds_its_source(written: Write, video_files: ModuleType) -> None:
     source = IsolatedPyAvSource(written(video_files.RECIPES[0]))
     process = source._worker._process

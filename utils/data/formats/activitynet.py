@@ -12,8 +12,9 @@ from typing import Any
 
 from utils.atomic_file import write_json
 from utils.data.annotations import AnnotatedEvent, AnnotationSet, VideoAnnotation
-from utils.data.formats.base import AnnotationFormat, ImportOptions, find_video, read_json
+from utils.data.formats.base import AnnotationFormat, ImportOptions, find_video
 from utils.data.formats.draft import Draft, DraftEvent, DraftVideo
+from utils.data.strict_json import read_json
 from utils.errors import AnnotationError
 
 _KEPT = ("subset", "resolution", "url")

@@ -7,7 +7,6 @@ is lost on the way: `export_annotations` reads back what was written and compare
 from __future__ import annotations
 
 import abc
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +154,7 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         VideoError: The file is no video that can be used.
     """
-    with VideoSource.open(path) as source:
+    with VideoSource.open(path, decoder="pyav_isolated") as source:
         return source.info
 
 
@@ -181,24 +180,6 @@ def find_video(folder: Path, names: Iterable[str]) -> str:
     return names[0]
 
 
-def read_text(path: Path) -> str:
-    """The text of an annotation file.
-
-    Raises:
-        AnnotationError: It is missing, no UTF-8, or empty.
-    """
-    try:
-        # Editors on Windows put a byte order mark first.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise AnnotationError(f"{path}: no such annotation file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnnotationError(f"{path}: cannot be read: {error}") from error
-    if not text.strip():
-        raise AnnotationError(f"{path}: the file is empty")
-    return text
-
-
 def write_text(text: str, path: Path) -> None:
     """Write ``text`` in UTF-8, whole or not at all.
 
@@ -210,33 +191,3 @@ def write_text(text: str, path: Path) -> None:
             file.write(text.encode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, strictly: no field twice, no NaN.
-
-    Raises:
-        AnnotationError: It is missing or not valid.
-    """
-    try:
-        return json.loads(
-            read_text(path), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        # `AnnotationError` is a ValueError, too, and says it better.
-        if isinstance(error, AnnotationError):
-            raise
-        raise AnnotationError(f"{path}: not valid JSON: {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the field '{twice}' twice")
-    return content
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON value")

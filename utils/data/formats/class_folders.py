@@ -95,7 +95,7 @@ def _read_video(draft: Draft, root: Path, label: str, file: Path) -> None:
 def _decoded_seconds(file: Path, fps: float | None) -> float:
     """When the last frame ends, for containers that do not say how long they are."""
     last = 0.0
-    with VideoSource.open(file) as source:
+    with VideoSource.open(file, decoder="pyav_isolated") as source:
         for frame in source.frames():
             last = frame.timestamp
     return last + (1 / fps if fps else 0.0)

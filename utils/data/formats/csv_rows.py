@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.annotations import AnnotationSet
-from utils.data.formats.base import AnnotationFormat, ImportOptions, read_text, write_text
+from utils.data.formats.base import AnnotationFormat, ImportOptions, write_text
 from utils.data.formats.draft import Draft, DraftEvent, DraftVideo
+from utils.data.strict_json import read_text
 from utils.errors import AnnotationError
 
 COLUMNS = ("video", "start", "end", "label", "description")

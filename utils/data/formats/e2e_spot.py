@@ -17,14 +17,13 @@ from utils.data.formats.base import (
     ImportOptions,
     find_video,
     frame_to_seconds,
-    read_json,
-    read_text,
     resolve_fps,
     seconds_to_frame,
     stated_fps,
     write_text,
 )
 from utils.data.formats.draft import Draft, DraftEvent, DraftVideo
+from utils.data.strict_json import read_json, read_text
 from utils.errors import AnnotationError
 
 CLASSES_NAME = "class.txt"

@@ -21,11 +21,11 @@ from utils.data.formats.base import (
     find_video,
     frame_span,
     frame_to_seconds,
-    read_json,
     resolve_fps,
     stated_fps,
 )
 from utils.data.formats.draft import Draft, DraftEvent, DraftVideo
+from utils.data.strict_json import read_json
 from utils.errors import AnnotationError
 
 _FROM_NAME, _TO_NAME = "timeline", "video"

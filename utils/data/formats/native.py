@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.annotations import AnnotationSet, save_annotations
-from utils.data.formats.base import AnnotationFormat, ImportOptions, read_json
+from utils.data.formats.base import AnnotationFormat, ImportOptions
 from utils.data.formats.draft import Draft, DraftEvent, DraftVideo
+from utils.data.strict_json import read_json
 from utils.errors import AnnotationError
 
 _TOP_FIELDS = {"labels", "videos"}

@@ -55,13 +55,6 @@ class Phase:
         change = (self.end_velocity - self.start_velocity) / self.duration
         return seconds * (self.start_velocity + change * seconds / 2)
 
-    def velocity_after(self, seconds: float) -> float:
-        """Picture widths a second, ``seconds`` into the phase."""
-        if self.is_still:
-            return 0.0
-        share = seconds / self.duration
-        return self.start_velocity + (self.end_velocity - self.start_velocity) * share
-
 
 class Track:
     """Phases in a row from a starting time and place.
@@ -107,11 +100,6 @@ class Track:
         """Picture widths; outside ``[start, end)`` the nearest end's."""
         index, elapsed = self._locate(time)
         return self._positions[index] + self.phases[index].displacement_after(elapsed)
-
-    def velocity(self, time: float) -> float:
-        """Picture widths a second, signed."""
-        index, elapsed = self._locate(time)
-        return self.phases[index].velocity_after(elapsed)
 
     def travelled(self, time: float) -> float:
         """Picture widths covered since ``start``, turns counted both ways."""

@@ -12,7 +12,13 @@ from utils.errors import EmptyVideoError, VideoError, VideoNotFoundError
 
 
 def check_file(path: str) -> None:
-    """Everything that can be said of a local path without FFmpeg, which would wait on a pipe."""
+    """Everything that can be said of a local path without FFmpeg, which would wait on a pipe.
+
+    Raises:
+        VideoNotFoundError: There is no such file, or it is no regular one.
+        EmptyVideoError: It is empty.
+        VideoError: It may not be read.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -50,8 +50,9 @@ STALL_SECONDS = 30.0
 START_SECONDS = 60.0
 """The longest wait for the process itself, before it looks at the file."""
 
-MEMORY_LIMIT_BYTES = 4 * 1024**3
-"""Address space of the process: enough for 16 reference pictures of 8192 x 4320 pixels."""
+MEMORY_LIMIT_BYTES = 8 * 1024**3
+"""Address space of the process. HEVC of 7680 x 4320 pixels and 10 bits takes half of it where
+FFmpeg runs 16 threads, the most that it starts by itself."""
 
 ENDING_SECONDS = 2.0
 """How long a process that closed its pipe may take to end."""
@@ -79,12 +80,16 @@ class _Worker:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
             bufsize=0,
-            pipesize=PIPE_BYTES,
+            # Ctrl-C and Ctrl-Z go to every process of the terminal's group. Out of it, this one is
+            # neither killed in the midst of a file, whose end would then pass for damaged, nor
+            # stopped so long that it seems stuck.
+            process_group=0,
         )
         self._selector = selectors.DefaultSelector()
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         self._answers, self._requests = self._process.stdout, self._process.stdin
+        _widen(self._answers)
         self._selector.register(self._answers, selectors.EVENT_READ)
         self._first = arguments
 
@@ -159,6 +164,17 @@ class _Worker:
             return f"was killed by signal {-code}"
 
 
+def _widen(pipe: IO[bytes]) -> None:
+    """Let a picture pass in few steps, where the system has such a thing."""
+    import fcntl
+
+    request = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if request is not None:
+        # Refused to a user who has many wide pipes already: then it is slower, and as right.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, request, PIPE_BYTES)
+
+
 class _IsolatedFrame(DecodedFrame):
     """A frame that lies in the other process."""
 
@@ -185,9 +201,11 @@ class IsolatedPyAvSource(VideoSource):
     Args:
         path: File or URL.
         stall_seconds: The longest wait for one answer; then the process is ended.
-        memory_limit_bytes: Address space of the process.
+        memory_limit_bytes: Address space of the process; without effect on macOS, which has no
+            such limit.
 
     Raises:
+        UsageError: ``stall_seconds`` is out of range, or the system is neither Linux nor macOS.
         VideoError: As `PyAvSource`; and `VideoDecodeError` where the process stalls or dies before
             the first frame.
     """
@@ -202,6 +220,11 @@ class IsolatedPyAvSource(VideoSource):
         stall_seconds: float = STALL_SECONDS,
         memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
     ) -> None:
+        if os.name != "posix":
+            raise UsageError(
+                "decoder 'pyav_isolated' needs Linux or macOS; choose another, such as 'pyav' "
+                "(data.decoder)"
+            )
         if not (math.isfinite(stall_seconds) and stall_seconds > 0):
             raise UsageError(f"stall_seconds must be above 0, got {stall_seconds}")
         self._path = os.fspath(path)

@@ -161,6 +161,9 @@ def _read_exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def _limit_memory(num_bytes: int) -> None:
+    if sys.platform == "darwin":
+        # Its kernel refuses any limit on address space.
+        return
     import resource
 
     # What the file asks for, such as 100,000 x 100,000 pixels, fails here instead of swapping.
