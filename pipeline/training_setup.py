@@ -29,7 +29,8 @@ from utils.data.video_inputs import VideoInputs
 from utils.errors import ConfigError, VideoError
 from utils.training.losses import LOSSES, balancing_weight, build_loss
 from utils.training.randomness import seed_everything
-from utils.training.trainer import Trainer, check_resumable, mixed_precision
+from utils.training.resuming import check_resumable
+from utils.training.trainer import Trainer, mixed_precision
 
 logger = logging.getLogger(__name__)
 

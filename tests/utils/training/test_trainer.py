@@ -25,7 +25,8 @@ from utils.errors import CheckpointError, TrainingError
 from utils.training.losses import build_loss, mean_over_valid
 from utils.training.optimization import warmup_cosine_factor
 from utils.training.randomness import seed_everything
-from utils.training.trainer import Trainer, check_resumable
+from utils.training.resuming import check_resumable
+from utils.training.trainer import Trainer
 
 DIM, WINDOW = 4, 5
 CPU = torch.device("cpu")
