@@ -13,7 +13,7 @@ import pytest
 
 import utils.errors
 from broken_files import BROKEN, FRAME_SECONDS, Broken
-from utils.errors import VideoError
+from utils.errors import MissingPackageError, VideoError
 from utils.video.decoders import DECODERS
 from utils.video.source import VideoSource
 from video_files import read_number
@@ -94,15 +94,18 @@ def shows(image: Any, number: int) -> bool:
         return False
 
 
-def test_pipe_with_a_writer_that_never_ends(tmp_path: Path) -> None:
+def test_pipe_with_a_writer_that_never_ends(tmp_path: Path, decoder: str) -> None:
+    try:
+        DECODERS.resolve(decoder)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
     path = tmp_path / "camera.mp4"
     os.mkfifo(path)
     # Open on both ends, so that a reader would wait for bytes for ever.
     end = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
         os.write(end, b"\0\0\0\x20ftypisom")
-        for decoder in DECODERS:
-            with pytest.raises(VideoError, match="a named pipe, not a regular file"):
-                VideoSource.open(path, decoder=decoder)
+        with pytest.raises(VideoError, match="a named pipe, not a regular file"):
+            VideoSource.open(path, decoder=decoder)
     finally:
         os.close(end)
