@@ -1,13 +1,26 @@
-"""`prefetch`: the only thread of an offline run; video is decoded while the model works."""
+"""Threads and processes of offline work.
+
+`prefetch` is the only thread of an offline run: video is decoded while the model works.
+`map_in_processes` does independent jobs on all cores.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import queue
+import signal
 import threading
-from collections.abc import Generator, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
+from typing import Generic, NoReturn, TypeVar
+
+from utils.errors import VideoTriggerError
 
 Item = TypeVar("Item")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.05
 
@@ -100,3 +113,72 @@ def _consume(items: Iterable[Item], depth: int) -> Generator[Item]:
             yield item
     finally:
         producer.stop()
+
+
+def map_in_processes(
+    function: Callable[[Job], Result], jobs: Sequence[Job], *, num_workers: int
+) -> Iterator[Result]:
+    """``function`` of each job, several at once; results come in the order of the jobs.
+
+    If a job raises, or the caller loses interest, the workers are stopped before this returns, each
+    through its own ``finally``.
+
+    Args:
+        function: Of a module's top level, so that another process finds it.
+        jobs: Can be pickled.
+        num_workers: Processes, at least 1.
+
+    Raises:
+        ValueError: ``num_workers`` is below 1.
+        VideoTriggerError: A worker died, such as for want of memory.
+    """
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    return _map_in_processes(function, jobs, num_workers)
+
+
+def _map_in_processes(
+    function: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int
+) -> Generator[Result]:
+    before = set(multiprocessing.active_children())
+    # Spawned: a fork of a process with threads (torch, a progress bar) can deadlock.
+    executor = concurrent.futures.ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), initializer=_end_on_sigterm
+    )
+    try:
+        for future in [executor.submit(_do, function, job) for job in jobs]:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise VideoTriggerError(
+            "a worker process died (out of memory?); take fewer workers"
+        ) from error
+    except BaseException:
+        # Whoever is in the midst of a job would finish it first.
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+_is_ended = False
+"""In a worker: whether the parent has ended it."""
+
+
+def _end_on_sigterm() -> None:
+    """In a worker: the parent's SIGTERM unwinds the job; Ctrl-C is for the parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    global _is_ended
+    _is_ended = True
+    raise SystemExit(128 + number)
+
+
+def _do(function: Callable[[Job], Result], job: Job) -> Result:
+    # The executor takes SystemExit for the job's own and would go on with what is queued.
+    if _is_ended:
+        raise SystemExit
+    return function(job)

@@ -7,9 +7,10 @@ is in two splits. The same arguments give the same files.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -84,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="of 'person walking', 'vehicle stopping' and 'crowded scene' (default: all)",
     )
     parser.add_argument(
+        "--num-workers",
+        metavar="N",
+        type=int,
+        default=0,
+        help="processes that draw videos, one each; 0: one a core (default: %(default)s)",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the files of an earlier run; others are never touched",
@@ -96,8 +104,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the data set and print where it is and what is in it."""
     from tqdm import tqdm
 
+    from pipeline.executor import map_in_processes
     from utils.data.synthetic.script import LABELS
-    from utils.data.synthetic.writer import SyntheticSettings, write_dataset
+    from utils.data.synthetic.writer import SyntheticSettings, VideoJob, write_dataset
 
     size = re.fullmatch(r"(\d+)x(\d+)", arguments.size)
     if size is None:
@@ -123,9 +132,23 @@ def main(arguments: argparse.Namespace) -> int:
         distractors_per_minute=arguments.distractors_per_minute,
         labels=labels,
     )
+    if arguments.num_workers < 0:
+        raise UsageError(f"--num-workers cannot be negative, got {arguments.num_workers}")
+    num_workers = min(
+        arguments.num_workers or os.cpu_count() or 1, sum(settings.num_videos.values())
+    )
+
+    def in_processes(draw: Callable[[VideoJob], int], jobs: Sequence[VideoJob]) -> Iterator[int]:
+        return map_in_processes(draw, jobs, num_workers=num_workers)
+
     with tqdm(total=settings.total_frames, unit="frame", desc="drawing", disable=None) as bar:
         summaries = write_dataset(
-            arguments.output, settings, overwrite=arguments.overwrite, on_frame=bar.update
+            arguments.output,
+            settings,
+            overwrite=arguments.overwrite,
+            # A single one is drawn here, where the bar moves with every frame.
+            run_jobs=None if num_workers == 1 else in_processes,
+            on_frames=bar.update,
         )
     for summary in summaries:
         counts = ", ".join(f"{count} {label}" for label, count in summary.num_events.items())

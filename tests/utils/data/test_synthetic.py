@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -35,6 +36,7 @@ from utils.data.synthetic.script import (
 from utils.data.synthetic.writer import (
     VIDEOS_PER_CAMERA,
     SyntheticSettings,
+    VideoJob,
     encode_video,
     write_dataset,
 )
@@ -421,10 +423,10 @@ def tiny(**changes: object) -> SyntheticSettings:
 
 class TestWriter:
     def test_files_and_annotations(self, tmp_path: Path) -> None:
-        ticks: list[None] = []
+        ticks: list[int] = []
         made = tiny()
-        summaries = write_dataset(tmp_path, made, on_frame=lambda: ticks.append(None))
-        assert len(ticks) == made.total_frames == 5 * 75
+        summaries = write_dataset(tmp_path, made, on_frames=ticks.append)
+        assert sum(ticks) == len(ticks) == made.total_frames == 5 * 75
         assert [summary.split for summary in summaries] == ["train", "val", "test"]
         groups: list[set[str | None]] = []
         for summary in summaries:
@@ -518,17 +520,36 @@ class TestWriter:
             write_dataset(tmp_path, tiny(num_videos={"val": 1}), overwrite=True)
         assert path.read_text() == content
 
+    def test_who_draws_changes_nothing(self, tmp_path: Path) -> None:
+        made = tiny(num_videos={"train": 2, "val": 1})
+        write_dataset(tmp_path / "one", made)
+        ticks: list[int] = []
+
+        def backwards(draw: Callable[[VideoJob], int], jobs: Sequence[VideoJob]) -> Iterator[int]:
+            return map(draw, reversed(jobs))
+
+        write_dataset(tmp_path / "other", made, run_jobs=backwards, on_frames=ticks.append)
+        assert ticks == [75, 75, 75]
+        files = sorted(
+            path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")
+        )
+        assert len(files) == 5
+        for file in files:
+            assert (tmp_path / "one" / file).read_bytes() == (
+                tmp_path / "other" / file
+            ).read_bytes()
+
     def test_an_interrupted_run_does_not_look_whole(self, tmp_path: Path) -> None:
         made = tiny(num_videos={"val": 2})
         write_dataset(tmp_path, made)
         left = iter(range(100))
 
-        def interrupt() -> None:
+        def interrupt(count: int) -> None:
             if next(left) == 90:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            write_dataset(tmp_path, made, overwrite=True, on_frame=interrupt)
+            write_dataset(tmp_path, made, overwrite=True, on_frames=interrupt)
         names = {path.name for path in (tmp_path / "val").iterdir()}
         assert names == {"video_000.mp4", "video_001.mp4"}
         write_dataset(tmp_path, made, overwrite=True)

@@ -161,12 +161,32 @@ class SplitSummary:
     conducts: Mapping[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoJob:
+    """One video to draw; can be sent to another process.
+
+    Attributes:
+        script: What happens in it.
+        path: The file to write.
+        rate: Frames a second.
+    """
+
+    script: SceneScript
+    path: Path
+    rate: Fraction
+
+
+RunJobs = Callable[[Callable[[VideoJob], int], Sequence[VideoJob]], Iterable[int]]
+"""Does jobs, in any order and in any process, and gives what each of them returned."""
+
+
 def write_dataset(
     output: str | os.PathLike[str],
     settings: SyntheticSettings,
     *,
     overwrite: bool = False,
-    on_frame: Callable[[], object] = lambda: None,
+    run_jobs: RunJobs | None = None,
+    on_frames: Callable[[int], object] = lambda count: None,
 ) -> list[SplitSummary]:
     """Write ``output/{train,val,test}/video_NNN.mp4`` and their ``annotations.json``.
 
@@ -175,7 +195,10 @@ def write_dataset(
         settings: What to make.
         overwrite: Replace the files of an earlier run, and remove videos of it that this run has no
             counterpart for. Files that no earlier run wrote are never touched.
-        on_frame: Called after each frame, for a progress bar.
+        run_jobs: Draws the videos, such as several at once; by default one after the other. Files
+            do not depend on it.
+        on_frames: Called with the number of frames that are done since the last call, for a
+            progress bar: after each frame, or with ``run_jobs`` after each video.
 
     Raises:
         UsageError: There are files in the way, the folder cannot be written, or the events do not
@@ -193,10 +216,20 @@ def write_dataset(
             _check_the_way(output / split, len(scripts[split]), overwrite=overwrite)
         for split in splits:
             _clear_the_way(output / split, len(scripts[split]))
-        return [
-            _write_split(output / split, split, scripts[split], settings, on_frame)
+        jobs = [
+            VideoJob(script=script, path=output / split / _video_name(index), rate=settings.rate)
             for split in splits
+            for index, script in enumerate(scripts[split])
         ]
+        for job in jobs:
+            job.path.parent.mkdir(parents=True, exist_ok=True)
+        if run_jobs is None:
+            for job in jobs:
+                _draw(job, on_frames)
+        else:
+            for num_frames in run_jobs(draw_video, jobs):
+                on_frames(num_frames)
+        return [_finish_split(output / split, split, scripts[split], settings) for split in splits]
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error}") from error
 
@@ -246,24 +279,32 @@ def encode_video(
         aside.unlink(missing_ok=True)
 
 
-def _write_split(
-    folder: Path,
-    split: str,
-    scripts: Sequence[SceneScript],
-    settings: SyntheticSettings,
-    on_frame: Callable[[], object],
+def draw_video(job: VideoJob) -> int:
+    """Draw and encode one video; returns its number of frames."""
+    count = 0
+
+    def add(frames: int) -> None:
+        nonlocal count
+        count += frames
+
+    _draw(job, add)
+    return count
+
+
+def _draw(job: VideoJob, on_frames: Callable[[int], object]) -> None:
+    renderer = Renderer(job.script, fps=float(job.rate))
+    encode_video(_counted(renderer.frames(), on_frames), job.path, rate=job.rate)
+
+
+def _finish_split(
+    folder: Path, split: str, scripts: Sequence[SceneScript], settings: SyntheticSettings
 ) -> SplitSummary:
-    folder.mkdir(parents=True, exist_ok=True)
-    videos = []
-    for index, script in enumerate(scripts):
-        path = folder / _video_name(index)
-        renderer = Renderer(script, fps=float(settings.rate))
-        encode_video(_counted(renderer.frames(), on_frame), path, rate=settings.rate)
-        videos.append(_annotation(script, path, settings))
-    annotations_path = folder / ANNOTATIONS_NAME
-    save_annotations(
-        AnnotationSet(labels=tuple(settings.labels), videos=tuple(videos)), annotations_path
+    videos = tuple(
+        _annotation(script, folder / _video_name(index), settings)
+        for index, script in enumerate(scripts)
     )
+    annotations_path = folder / ANNOTATIONS_NAME
+    save_annotations(AnnotationSet(labels=tuple(settings.labels), videos=videos), annotations_path)
     counts = Counter(event.label for script in scripts for event in script.events)
     return SplitSummary(
         split=split,
@@ -276,11 +317,11 @@ def _write_split(
 
 
 def _counted(
-    frames: Iterable[NDArray[np.uint8]], on_frame: Callable[[], object]
+    frames: Iterable[NDArray[np.uint8]], on_frames: Callable[[int], object]
 ) -> Iterator[NDArray[np.uint8]]:
     for frame in frames:
         yield frame
-        on_frame()
+        on_frames(1)
 
 
 def _annotation(script: SceneScript, path: Path, settings: SyntheticSettings) -> VideoAnnotation:
