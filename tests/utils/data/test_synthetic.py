@@ -54,6 +54,8 @@ def make_script(
         key=(seed, 2),
         duration=duration,
         num_events=num_events,
+        # Twelve a minute.
+        num_distractors=round(duration / 5),
         labels=labels,
         first_incident=seed,
     )
@@ -538,6 +540,20 @@ class TestWriter:
             assert (tmp_path / "one" / file).read_bytes() == (
                 tmp_path / "other" / file
             ).read_bytes()
+
+    def test_rates_hold_over_a_split(self) -> None:
+        """Also where a video has room for less than one: it is drawn for some of them."""
+        made = tiny(
+            num_videos={"train": 40},
+            duration=10.0,
+            events_per_minute=2.0,
+            distractors_per_minute=3.0,
+        )
+        scripts = [made.script("train", index) for index in range(40)]
+        assert sum(len(script.events) for script in scripts) == 40 * 10 * 2 / 60 // 1 == 13
+        conducts = Counter(vehicle.conduct for script in scripts for vehicle in script.vehicles)
+        # 20, as far as there is room.
+        assert 18 <= conducts["slows"] + conducts["passes"] <= 40 * 10 * 3 / 60
 
     def test_an_interrupted_run_does_not_look_whole(self, tmp_path: Path) -> None:
         made = tiny(num_videos={"val": 2})

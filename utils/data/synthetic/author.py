@@ -70,7 +70,7 @@ def write_script(
     key: tuple[int, ...],
     duration: float,
     num_events: int,
-    distractors_per_minute: float = 12.0,
+    num_distractors: int = 0,
     labels: Sequence[str] = LABELS,
     first_incident: int = 0,
 ) -> SceneScript:
@@ -82,8 +82,8 @@ def write_script(
         duration: Seconds.
         num_events: Over all of ``labels``. A crowd brings *person walking* with it: once if it
             passes by, twice if it gathers and parts again.
-        distractors_per_minute: Vehicles that slow down and drive on, or drive through. As many are
-            placed as the lanes have room for. Those who stand all along are not counted.
+        num_distractors: Vehicles that slow down and drive on, or drive through. As many are placed
+            as the lanes have room for. Those who stand all along are not counted.
         labels: Which of `LABELS` occur and are annotated.
         first_incident: Turns the kind of the first incident, so that a few short videos in a row
             show every kind.
@@ -104,11 +104,11 @@ def write_script(
         raise UsageError(f"duration must be a positive number of seconds, got {duration}")
     if num_events < 0:
         raise UsageError(f"the number of events cannot be negative, got {num_events}")
-    if not (math.isfinite(distractors_per_minute) and distractors_per_minute >= 0):
-        raise UsageError(f"distractors per minute cannot be negative, got {distractors_per_minute}")
+    if num_distractors < 0:
+        raise UsageError(f"the number of distractors cannot be negative, got {num_distractors}")
     for attempt in range(_MAX_ATTEMPTS):
         author = _Author(camera, (*key, attempt), duration, tuple(labels))
-        if author.stage(num_events, distractors_per_minute, first_incident):
+        if author.stage(num_events, num_distractors, first_incident):
             return SceneScript(
                 camera=camera,
                 key=key,
@@ -139,7 +139,7 @@ class _Author:
         self.walks: list[Interval] = []
         self.crowds: list[Interval] = []
 
-    def stage(self, num_events: int, distractors_per_minute: float, first_incident: int) -> bool:
+    def stage(self, num_events: int, num_distractors: int, first_incident: int) -> bool:
         """Fill the stage; False if what was drawn by lot does not fit."""
         incidents = self.choose_incidents(num_events, first_incident)
         if incidents is None:
@@ -149,7 +149,7 @@ class _Author:
         for incident in incidents:
             if not any(self.place(incident) for _ in range(_MAX_TRIES)):
                 return False
-        for _ in range(round(distractors_per_minute * self.duration / 60)):
+        for _ in range(num_distractors):
             conduct: Conduct = "slows" if self.rng.random() < 0.6 else "passes"
             any(self.place_vehicle(conduct) for _ in range(_MAX_TRIES))
         events = truth(self.people, self.vehicles, duration=self.duration, labels=self.labels)

@@ -54,7 +54,8 @@ class SyntheticSettings:
         height: Pixels, even.
         events_per_minute: Over all labels; the mean of a split, exact to one event. A rate under
             one event a video leaves videos without any.
-        distractors_per_minute: See `author.write_script`.
+        distractors_per_minute: Vehicles that slow down and drive on, or drive through; likewise, but
+            no more than there is room for.
         labels: See `author.write_script`.
     """
 
@@ -92,8 +93,10 @@ class SyntheticSettings:
                 f"size must be even numbers from {_MIN_WIDTH}x{_MIN_HEIGHT} to "
                 f"{_MAX_SIDE}x{_MAX_SIDE}, got {self.width}x{self.height}"
             )
-        if not (math.isfinite(self.events_per_minute) and self.events_per_minute >= 0):
-            raise UsageError(f"the rate of events cannot be negative, got {self.events_per_minute}")
+        for what in ("events", "distractors"):
+            rate = getattr(self, f"{what}_per_minute")
+            if not (math.isfinite(rate) and rate >= 0):
+                raise UsageError(f"the rate of {what} cannot be negative, got {rate}")
 
     @property
     def rate(self) -> Fraction:
@@ -111,8 +114,12 @@ class SyntheticSettings:
         return self.num_frames * sum(self.num_videos.values())
 
     def num_events(self, index: int) -> int:
-        """Events in the ``index``-th video of a split; cumulative rounding keeps its rate."""
-        per_video = Fraction(self.events_per_minute) * self.num_frames / self.rate / 60
+        """Events in the ``index``-th video of a split."""
+        return self._number_at(self.events_per_minute, index)
+
+    def _number_at(self, per_minute: float, index: int) -> int:
+        """Of the ``index``-th video; cumulative rounding keeps the rate of the split."""
+        per_video = Fraction(per_minute) * self.num_frames / self.rate / 60
         half = Fraction(1, 2)
         return math.floor(per_video * (index + 1) + half) - math.floor(per_video * index + half)
 
@@ -134,7 +141,7 @@ class SyntheticSettings:
             key=(self.seed, 2, SPLITS.index(split), index),
             duration=float(self.num_frames / self.rate),
             num_events=self.num_events(index),
-            distractors_per_minute=self.distractors_per_minute,
+            num_distractors=self._number_at(self.distractors_per_minute, index),
             labels=self.labels,
             first_incident=index,
         )
