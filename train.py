@@ -18,8 +18,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         metavar="PATH|latest",
-        help="a checkpoint to go on from, or 'latest': the furthest in training.checkpoint_dir",
+        help="a checkpoint to go on from, or 'latest': the furthest whole one in "
+        "training.checkpoint_dir",
     )
+    parser.add_argument(
+        "--allow-config-change",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="with --resume: go on though settings or data differ from the checkpoint's, and log "
+        "each change",
+    )
+    cli.add_strict_loading_argument(parser)
     cli.add_device_argument(parser)
     cli.add_common_arguments(parser)
     return parser
@@ -36,13 +45,23 @@ def main(arguments: argparse.Namespace) -> int:
     from utils.device import resolve_device
 
     device = resolve_device(arguments.device)
-    resume = None if arguments.resume is None else resume_path(arguments.resume, config)
-    result = build_trainer(config, device, resume_from=resume).fit()
+    trainer = build_trainer(
+        config,
+        device,
+        resume_from=None if arguments.resume is None else resume_path(arguments.resume, config),
+        allow_config_change=arguments.allow_config_change,
+        strict_loading=arguments.strict_loading,
+    )
+    result = trainer.fit()
     progress = result.progress
+    if not result.is_main_process:
+        # One of several speaks for all.
+        return result.exit_code
     if result.exit_code:
         logger.warning("stopped after update %d; go on with: --resume latest", progress.global_step)
     elif result.best_path is not None:
-        print(f"best: {result.best_path} (validation frame AP {progress.best_metric:.4f})")
+        metric = config.training.best_metric
+        print(f"best: {result.best_path} (validation {metric} {progress.best_metric:.4f})")
     print(f"checkpoint: {result.checkpoint_path}")
     return result.exit_code
 

@@ -23,6 +23,7 @@ from utils.events.frame_extent import FrameExtents
 from utils.events.records import PUBLISHED_DECIMALS, Event
 from utils.events.window_builder import WindowBuilder
 from utils.events.wording import event_sentence, summary_sentence
+from utils.thresholds import in_order
 
 if TYPE_CHECKING:
     from models.video_trigger_model import VideoTriggerModel
@@ -55,9 +56,13 @@ def analyse_clip(
     if duration_seconds is not None and not 0 <= duration_seconds < math.inf:
         raise UsageError(f"duration_seconds must be seconds from 0 on, got {duration_seconds}")
     detector = model.config.trigger_detector
-    threshold = detector.threshold if trigger_threshold is None else trigger_threshold
-    if not 0 < threshold <= 1:
-        raise UsageError(f"trigger_threshold must be above 0 and at most 1, got {threshold}")
+    threshold = in_order(detector.threshold, model.labels)
+    if trigger_threshold is not None:
+        if not 0 < trigger_threshold <= 1:
+            raise UsageError(
+                f"trigger_threshold must be above 0 and at most 1, got {trigger_threshold}"
+            )
+        threshold = trigger_threshold
     rules = _rules(events)
     stream = ScoreStream(
         NumpyDoors(model),

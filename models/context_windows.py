@@ -1,8 +1,6 @@
-"""`ContextWindows`: the temporal encoder over a stream, in overlapping windows on a fixed grid.
+"""`ContextWindows`: the temporal encoder over a stream, in the windows of `models.window_grid`.
 
-Windows of W frames start at every W/2-th sampled frame, counted from the start of the stream, never
-from where a chunk begins; each frame is scored by the one window in which it has the most context.
-So the scores are the same however the stream is cut into chunks, and each frame is encoded once.
+The scores are the same however the stream is cut into chunks, and each frame is encoded once.
 
 Arrays in, arrays out: the windows are the same whichever engine runs the temporal encoder.
 """
@@ -14,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from models.window_grid import GridWindow, WindowGrid
+
 FloatArray = NDArray[np.float32]
 
 Contextualize = Callable[[FloatArray, NDArray[np.float64], NDArray[np.bool_]], FloatArray]
@@ -22,10 +22,6 @@ Contextualize = Callable[[FloatArray, NDArray[np.float64], NDArray[np.bool_]], F
 
 class ContextWindows:
     """Scores a stream of features; holds at most about two windows of it.
-
-    A bidirectional encoder scores the middle half of each window (the first window from its start,
-    the last to its end). A causal one scores the last half, and as soon as a frame is there: what
-    comes later in the window cannot change it.
 
     Args:
         contextualize: The temporal encoder.
@@ -45,12 +41,8 @@ class ContextWindows:
         causal: bool,
         batch_size: int = 32,
     ) -> None:
-        if window_size < 2:
-            raise ValueError(f"window_size must be at least 2 frames, got {window_size}")
         self._contextualize = contextualize
-        self._window_size = window_size
-        self._stride = window_size // 2
-        self._causal = causal
+        self._grid = WindowGrid(window_size, causal=causal)
         self._batch_size = batch_size
         self.reset()
 
@@ -90,69 +82,54 @@ class ContextWindows:
             self._timestamps = np.concatenate((self._timestamps, timestamps))
         self._wanted += [True] * len(features) if wanted is None else [bool(w) for w in wanted]
         self._length += len(features)
-        jobs: list[tuple[int, int, int, int]] = []
-        while (job := self._next_job()) is not None:
-            jobs.append(job)
-            self._num_scored = job[3]
-        scored = self._run(jobs)
+        windows: list[GridWindow] = []
+        while (window := self._grid.next_window(self._num_scored, self._length)) is not None:
+            windows.append(window)
+            self._num_scored = window.last
+        scored = self._run(windows)
         self._forget()
         return scored
 
     def flush(self) -> list[FloatArray | None]:
         """The stream ends here: the logits of all frames that are still open. Then `reset`."""
-        scored: list[FloatArray | None] = []
-        if self._num_scored < self._length:
-            start = max(0, self._length - self._window_size)
-            scored = self._run([(start, self._length, self._num_scored, self._length)])
+        rest = self._grid.last_window(self._num_scored, self._length)
+        scored = [] if rest is None else self._run([rest])
         self.reset()
         return scored
 
-    def _next_job(self) -> tuple[int, int, int, int] | None:
-        """``(window start, window end, first frame to score, end of those)``; None: wait."""
-        size, stride = self._window_size, self._stride
-        first = self._num_scored
-        # Frames that the window with the number n scores end at `n * stride + tail`.
-        tail = size if self._causal else size - (size - stride) // 2
-        number = 0 if first < tail else (first - tail) // stride + 1
-        start = number * stride
-        if self._causal:
-            end = min(self._length, start + size)
-            return (start, end, first, end) if first < self._length else None
-        if start + size > self._length:
-            return None
-        return start, start + size, first, start + tail
-
-    def _run(self, jobs: list[tuple[int, int, int, int]]) -> list[FloatArray | None]:
+    def _run(self, windows: list[GridWindow]) -> list[FloatArray | None]:
         needed = [
-            job for job in jobs if any(self._wanted[job[2] - self._first : job[3] - self._first])
+            window
+            for window in windows
+            if any(self._wanted[window.first - self._first : window.last - self._first])
         ]
         logits: dict[int, FloatArray] = {}
         for batch in _batches_of_one_length(needed, self._batch_size):
             self._run_batch(batch, logits)
         return [
             logits[index] if self._wanted[index - self._first] else None
-            for job in jobs
-            for index in range(job[2], job[3])
+            for window in windows
+            for index in range(window.first, window.last)
         ]
 
-    def _run_batch(
-        self, jobs: list[tuple[int, int, int, int]], logits: dict[int, FloatArray]
-    ) -> None:
+    def _run_batch(self, windows: list[GridWindow], logits: dict[int, FloatArray]) -> None:
         assert self._features is not None
         assert self._timestamps is not None
-        slices = [slice(start - self._first, end - self._first) for start, end, _, _ in jobs]
+        slices = [slice(w.start - self._first, w.end - self._first) for w in windows]
         features = np.stack([self._features[part] for part in slices])
         timestamps = np.stack([self._timestamps[part] for part in slices])
         valid = np.ones(timestamps.shape, dtype=np.bool_)
         output = self._contextualize(features, timestamps, valid)
-        for row, (start, _, first, end) in zip(output, jobs, strict=True):
-            logits.update((index, row[index - start]) for index in range(first, end))
+        for row, window in zip(output, windows, strict=True):
+            logits.update(
+                (index, row[index - window.start]) for index in range(window.first, window.last)
+            )
 
     def _forget(self) -> None:
         """Drop what no later window can reach."""
         assert self._features is not None
         assert self._timestamps is not None
-        keep = max(0, min(self._num_scored, self._length) - self._window_size)
+        keep = max(0, min(self._num_scored, self._length) - self._grid.window_size)
         drop = keep - self._first
         if drop > 0:
             # Copied: a slice would keep the whole array alive.
@@ -162,14 +139,13 @@ class ContextWindows:
             self._first = keep
 
 
-def _batches_of_one_length(
-    jobs: list[tuple[int, int, int, int]], batch_size: int
-) -> list[list[tuple[int, int, int, int]]]:
-    batches: list[list[tuple[int, int, int, int]]] = []
-    for job in jobs:
+def _batches_of_one_length(windows: list[GridWindow], batch_size: int) -> list[list[GridWindow]]:
+    batches: list[list[GridWindow]] = []
+    for window in windows:
         last = batches[-1] if batches else None
-        if last and len(last) < batch_size and last[0][1] - last[0][0] == job[1] - job[0]:
-            last.append(job)
+        size = window.end - window.start
+        if last and len(last) < batch_size and last[0].end - last[0].start == size:
+            last.append(window)
         else:
-            batches.append([job])
+            batches.append([window])
     return batches

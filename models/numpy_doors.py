@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from utils.thresholds import in_order
+
 if TYPE_CHECKING:
-    from models.video_trigger_model import EncoderState, VideoTriggerModel
+    from models.temporal_shift import EncoderState
+    from models.video_trigger_model import VideoTriggerModel
 
 FloatArray = NDArray[np.float32]
 
@@ -29,6 +32,8 @@ class NumpyDoors:
 
     def __init__(self, model: VideoTriggerModel) -> None:
         self._model = model
+        temperature = model.config.trigger_detector.temperature
+        self._temperature = np.array(in_order(temperature, model.labels), np.float32)
 
     @property
     def window_size(self) -> int:
@@ -39,6 +44,11 @@ class NumpyDoors:
     def causal(self) -> bool:
         """Whether the temporal encoder looks back alone."""
         return self._model.causal
+
+    @property
+    def encoder_window(self) -> int | None:
+        """Frames that the encoder sees at once where it looks ahead; None where it does not."""
+        return self._model.encoder_window
 
     @property
     def _device(self) -> torch.device:
@@ -68,7 +78,10 @@ class NumpyDoors:
         timestamps: NDArray[np.float64],
         valid: NDArray[np.bool_],
     ) -> FloatArray:
-        """Third door: ``(B, T, D)``, ``(B, T)`` seconds, ``(B, T)`` to logits ``(B, T, K)``."""
+        """Third door: ``(B, T, D)``, ``(B, T)`` seconds, ``(B, T)`` to logits ``(B, T, K)``.
+
+        They are calibrated: divided by the ``temperature`` of the model's config.
+        """
         device = self._device
         # Only differences count. As float32, hours since the start would lose the frame.
         seconds = (timestamps - timestamps[:, :1]).astype(np.float32)
@@ -78,7 +91,8 @@ class NumpyDoors:
                 torch.from_numpy(seconds).to(device),
                 torch.from_numpy(valid).to(device),
             )
-        return _to_numpy(logits)
+        calibrated: FloatArray = _to_numpy(logits) / self._temperature
+        return calibrated
 
 
 def _to_numpy(tensor: Tensor) -> FloatArray:

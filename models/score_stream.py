@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.context_windows import ContextWindows
+from models.encoder_stream import EncodedFrames, EncoderDoors, EncoderStream
 from utils.errors import CheckpointError
 from utils.events.candidate_windows import CandidateWindows, FrameDecision
 from utils.events.frame_extent import TIME_TOLERANCE_SECONDS
@@ -25,7 +26,7 @@ from utils.events.records import FrameScore, Window
 FloatArray = NDArray[np.float32]
 
 
-class Doors(Protocol):
+class Doors(EncoderDoors, Protocol):
     """What a `ScoreStream` needs of a model; `NumpyDoors` has it for a `VideoTriggerModel`."""
 
     @property
@@ -35,11 +36,6 @@ class Doors(Protocol):
     @property
     def causal(self) -> bool:
         """Whether the temporal encoder looks back alone."""
-
-    def encode_and_trigger(
-        self, pixels: FloatArray, state: Any
-    ) -> tuple[FloatArray, FloatArray, Any]:
-        """``(T, C, H, W)``, state (None at first) to ``(T, D)``, logits ``(T, K)``, new state."""
 
     def contextualize(
         self, features: FloatArray, timestamps: NDArray[np.float64], valid: NDArray[np.bool_]
@@ -71,7 +67,8 @@ class _Frame:
 class ScoreStream:
     """Scores a stream of frames; holds those of ``context_seconds`` and about two windows.
 
-    How the frames are grouped into calls changes nothing.
+    Where the encoder looks ahead, it holds the pixels of less than two windows, too. How the
+    frames are grouped into calls changes nothing.
 
     Args:
         doors: The model.
@@ -90,7 +87,6 @@ class ScoreStream:
         context_seconds: float,
         max_gap_seconds: float | None = None,
     ) -> None:
-        self._doors = doors
         self._candidates = CandidateWindows(
             candidate_threshold=candidate_threshold, context_seconds=context_seconds
         )
@@ -98,11 +94,14 @@ class ScoreStream:
             doors.contextualize, window_size=doors.window_size, causal=doors.causal
         )
         self._max_gap_seconds = max_gap_seconds
-        self._state: Any = None
+        self._encoder = EncoderStream(doors)
         self._last_timestamp: float | None = None
+        # (frame_index, timestamp)
+        self._unencoded: deque[tuple[int, float]] = deque()
         self._undecided: deque[_Frame] = deque()
         self._unscored: deque[_Frame] = deque()
         self.num_frames = 0
+        self._num_encoded = 0
         self.num_candidates = 0
         self.num_contextualized = 0
 
@@ -166,35 +165,45 @@ class ScoreStream:
     def _push_part(
         self, pixels: FloatArray, timestamps: Sequence[float], frame_indices: Sequence[int]
     ) -> ScoreUpdate:
-        features, logits, self._state = self._doors.encode_and_trigger(pixels, self._state)
-        self._check_finite("trigger head", logits, timestamps)
+        self.num_frames += len(timestamps)
+        self._unencoded.extend(
+            (int(index), float(time)) for index, time in zip(frame_indices, timestamps, strict=True)
+        )
+        return self._decide(self._encoder.push(pixels))
+
+    def _decide(self, parts: Iterable[EncodedFrames]) -> ScoreUpdate:
+        """Which of the frames that are encoded now are candidates, and what that settles."""
         decisions: list[FrameDecision] = []
         windows: list[Window] = []
-        for row, trigger in enumerate(_sigmoid(logits)):
-            frame = _Frame(
-                sample_index=self.num_frames,
-                frame_index=int(frame_indices[row]),
-                timestamp=float(timestamps[row]),
-                # Copied: a row would keep the whole chunk alive.
-                features=features[row].copy(),
-                trigger=trigger,
-            )
-            self.num_frames += 1
-            self._undecided.append(frame)
-            update = self._candidates.push(
-                frame.sample_index, frame.timestamp, float(trigger.max())
-            )
-            decisions += update.decisions
-            windows += update.windows
+        for features, logits in parts:
+            encoded = [self._unencoded.popleft() for _ in logits]
+            self._check_finite("trigger head", logits, [time for _, time in encoded])
+            for row, trigger in enumerate(_sigmoid(logits)):
+                frame_index, timestamp = encoded[row]
+                frame = _Frame(
+                    sample_index=self._num_encoded,
+                    frame_index=frame_index,
+                    timestamp=timestamp,
+                    # Copied: a row would keep the whole chunk alive.
+                    features=features[row].copy(),
+                    trigger=trigger,
+                )
+                self._num_encoded += 1
+                self._undecided.append(frame)
+                update = self._candidates.push(frame.sample_index, timestamp, float(trigger.max()))
+                decisions += update.decisions
+                windows += update.windows
         return ScoreUpdate(tuple(self._contextualize(decisions)), tuple(windows))
 
     def _end_stretch(self, end_seconds: float | None) -> ScoreUpdate:
+        scores: list[FrameScore] = []
+        windows: list[Window] = []
+        self._collect(self._decide(self._encoder.flush()), scores, windows)
         update = self._candidates.flush(end_seconds)
-        scores = self._contextualize(update.decisions)
+        scores += self._contextualize(update.decisions)
         scores += self._finished(self._context.flush())
-        self._state = None
         self._last_timestamp = None
-        return ScoreUpdate(tuple(scores), update.windows)
+        return ScoreUpdate(tuple(scores), (*windows, *update.windows))
 
     def _contextualize(self, decisions: Sequence[FrameDecision]) -> list[FrameScore]:
         if not decisions:

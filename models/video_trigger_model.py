@@ -14,17 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from models.context_windows import ContextWindows
-from models.freezing import component
+from models.freezing import Freeze, frozen_parts
 from models.numpy_doors import NumpyDoors
+from models.temporal_shift import EncoderState
 from models.time_aware_encoder import build_time_aware_encoder
 from models.trigger_detector import TriggerDetector
 from models.visual_encoder import VisualEncoder
 from utils.config import Config, parse_config
 from utils.config.schema import EventsConfig, ModelConfig
 from utils.errors import UsageError
-
-EncoderState = Mapping[str, Tensor]
-"""What a stream must remember between chunks, by name; empty for encoders of single frames."""
 
 
 class TriggerOutput(NamedTuple):
@@ -70,7 +68,7 @@ class VideoTriggerModel(nn.Module):
         self.time_aware_encoder = build_time_aware_encoder(
             config.time_aware_encoder, feature_dim=width, num_classes=len(self.labels)
         )
-        self.frozen_components: frozenset[str] = frozenset()
+        self.freeze = Freeze()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | ModelConfig) -> Self:
@@ -87,15 +85,28 @@ class VideoTriggerModel(nn.Module):
         return cls(config)
 
     @property
+    def frozen_components(self) -> frozenset[str]:
+        """Names of the components that do not learn at all (`models.freezing`)."""
+        return self.freeze.components
+
+    @property
     def causal(self) -> bool:
         """Whether the temporal encoder looks back alone."""
         return self.config.time_aware_encoder.causal
 
+    @property
+    def encoder_window(self) -> int | None:
+        """Frames that the encoder sees at once where it looks ahead; None where it does not.
+
+        It is W: clips are as long in training, and a frame needs no more around it here than there.
+        """
+        return self.window_size if self.visual_encoder.looks_ahead else None
+
     def train(self, mode: bool = True) -> Self:
-        """As `nn.Module.train`, but frozen components stay in evaluation mode."""
+        """As `nn.Module.train`, but what is frozen stays in evaluation mode."""
         super().train(mode)
-        for name in self.frozen_components:
-            component(self, name).eval()
+        for part in frozen_parts(self):
+            part.eval()
         return self
 
     def encode(
@@ -109,9 +120,30 @@ class VideoTriggerModel(nn.Module):
             state: Of the chunk before, or None at the start of a stream and after a gap.
 
         Returns:
-            Features ``(B, T, D)``, and the state for the next chunk.
+            Features ``(B, T, D)``, and the state for the next chunk: empty for encoders of single
+            frames, and for those that look ahead (``visual_encoder.looks_ahead``), which take whole
+            clips.
         """
-        return self.visual_encoder(frames), state or {}
+        return self.visual_encoder.encode(frames, state)
+
+    @torch.no_grad()
+    def initial_state(self, batch_size: int, image_size: int) -> EncoderState:
+        """What None stands for as a state, for an engine that takes tensors alone.
+
+        Args:
+            batch_size: Streams.
+            image_size: Side of the pictures in pixels.
+        """
+        device = next(self.parameters()).device
+        channels = self.visual_encoder.num_input_channels
+        frames = torch.zeros(batch_size, 1, channels, image_size, image_size, device=device)
+        was_training = self.training
+        self.eval()
+        try:
+            _, state = self.encode(frames)
+        finally:
+            self.train(was_training)
+        return {name: torch.zeros_like(value) for name, value in state.items()}
 
     def trigger(self, features: Tensor) -> Tensor:
         """Second door: features ``(B, T, D)`` to logits ``(B, T, K)``, each frame by itself."""
@@ -144,22 +176,14 @@ class VideoTriggerModel(nn.Module):
         if inputs.dim() == 3:
             features = self.visual_encoder.project(inputs)
         else:
-            features = self._encode_valid(inputs, valid)
+            features = (
+                self.encode(inputs)[0]
+                if valid.all()
+                else self.visual_encoder.encode_valid(inputs, valid)
+            )
         return TriggerOutput(
             self.trigger(features), self.contextualize(features, timestamps, valid)
         )
-
-    def _encode_valid(self, frames: Tensor, valid: Tensor) -> Tensor:
-        """Features of the valid frames, zeros on padding.
-
-        Padding stays out of the backbone: black frames would count in its batch-norm statistics.
-        """
-        if valid.all():
-            return self.encode(frames)[0]
-        encoded = self.encode(frames[valid][None])[0][0]
-        features = encoded.new_zeros(*valid.shape, encoded.shape[-1])
-        features[valid] = encoded
-        return features
 
     @torch.inference_mode()
     def infer_triggered_analysis(
@@ -180,7 +204,8 @@ class VideoTriggerModel(nn.Module):
         Args:
             frames: ``(T, C, H, W)`` in [0, 1], as `VideoProcessor.process_frames` gives them.
             timestamps: ``(T,)`` seconds, rising; by default 1/3 s apart.
-            trigger_threshold: Cut on the temporal scores; by default the model's ``threshold``.
+            trigger_threshold: Cut on the temporal scores of all classes; by default the model's
+                ``threshold``.
             events: How scores become events: section ``events`` of a config, such as
                 ``checkpoint["config"]["events"]``, with which `inference.py` runs that checkpoint.
                 By default, and for keys that it leaves out, the defaults of that section.

@@ -6,8 +6,9 @@ and dataset.
 
 from __future__ import annotations
 
+import collections
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from utils.data.array_cache import tensor_hash
 from utils.data.augmentation import ClipAugmentation, generator_for, to_unit_range
 from utils.data.video_inputs import EncodeChunk, VideoInputs, VideoInputsLoader
 from utils.errors import TrainingError, VideoError
+from utils.training.processes import Processes
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,9 @@ class InputsReader:
             config.data,
             config.model.class_labels(),
             neighbor_offsets_seconds=(motion.offset_seconds,) if motion.enabled else (),
+            soft_border_seconds=config.training.soft_border_seconds if training else 0.0,
         )
+        self.is_cached = config.data.cache_dir is not None
         self.content: Literal["frames", "features"] = "frames"
         if config.training.cache_features:
             self.content = "features"
@@ -67,13 +71,35 @@ class InputsReader:
             video, self._encode, encoder_key=self._key, num_copies=self._num_copies
         )
 
-    def read_all(self, annotations: AnnotationSet) -> Iterator[VideoInputs | VideoError]:
-        """Of each video in turn, or why it cannot be used; shows how far it is."""
+    def read_all(
+        self, annotations: AnnotationSet, processes: Processes | None = None
+    ) -> Iterator[VideoInputs | VideoError]:
+        """Of each video in turn, or why it cannot be used; shows how far it is.
+
+        Of several processes each fills its share of the cache first, so that no video is decoded or
+        encoded twice; without a cache each reads all.
+
+        Args:
+            annotations: All videos, whichever process they are shared out to.
+            processes: That read together; None: this one alone.
+        """
+        processes = processes or Processes()
+        if processes.count > 1 and self.is_cached:
+            share = processes.share(annotations.videos)
+            # What cannot be used is told when all are read.
+            collections.deque(self._read_in_turn(share, annotations, processes), maxlen=0)
+            processes.wait()
+        yield from self._read_in_turn(annotations.videos, annotations, processes)
+
+    def _read_in_turn(
+        self, videos: Sequence[VideoAnnotation], annotations: AnnotationSet, processes: Processes
+    ) -> Iterator[VideoInputs | VideoError]:
         for video in tqdm(
-            annotations.videos,
+            videos,
             desc=f"{self.content} of {annotations.path}",
             unit="video",
             dynamic_ncols=True,
+            disable=not processes.is_main,
         ):
             try:
                 found: VideoInputs | VideoError = self.read(video)
@@ -82,14 +108,21 @@ class InputsReader:
             yield found
 
 
-def usable_inputs(reader: InputsReader, annotations: AnnotationSet) -> list[VideoInputs]:
+def usable_inputs(
+    reader: InputsReader, annotations: AnnotationSet, processes: Processes | None = None
+) -> list[VideoInputs]:
     """Inputs of all videos that can be used; those that cannot are named and left out.
+
+    Args:
+        reader: Of one split.
+        annotations: Of that split.
+        processes: See `InputsReader.read_all`; all get all inputs.
 
     Raises:
         TrainingError: None can be used.
     """
     inputs: list[VideoInputs] = []
-    for found in reader.read_all(annotations):
+    for found in reader.read_all(annotations, processes):
         if isinstance(found, VideoError):
             logger.warning("left out: %s", found)
         else:
@@ -131,7 +164,7 @@ def _encoder_key(config: Config, model: VideoTriggerModel, num_copies: int) -> s
         (name, tensor.cpu().numpy()) for name, tensor in encoder.backbone.state_dict().items()
     )
     settings: dict[str, Any] = config.model.visual_encoder.model_dump(
-        exclude={"weights", "feature_dim"}
+        exclude={"weights", "feature_dim", "feature_norm"}
     )
     if num_copies:
         settings["augmentation"] = config.training.augmentation.model_dump()

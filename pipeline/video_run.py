@@ -223,6 +223,7 @@ class _TimedDoors:
         self._contextualize = totals.stages["contextualize"]
         self.window_size = scorer.window_size
         self.causal = scorer.causal
+        self.encoder_window = scorer.encoder_window
 
     def encode_and_trigger(
         self, pixels: FloatArray, state: Any

@@ -26,8 +26,10 @@ ALLOWED = {
     "pipeline/sinks/": NETWORK,
     "service/": CONCURRENCY | NETWORK,
     # A decoder in a process of its own, and its watchdog.
-    "utils/video/decoders/isolated.py": {"subprocess"},
+    "utils/video/decoders/isolated_process.py": {"subprocess"},
     "utils/video/decoders/isolated_worker.py": {"threading"},
+    # Asks git for the revision of the code.
+    "utils/training/environment.py": {"subprocess"},
     # Asks whether this is the main thread, which alone gets signals; starts none.
     "utils/training/stopping.py": {"threading"},
     # Takes addresses apart; opens none.

@@ -18,7 +18,7 @@ import torch
 import train
 import training_files
 from utils import cli
-from utils.checkpoint import latest_checkpoint
+from utils.checkpoint_folder import CheckpointFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,7 +46,7 @@ def test_a_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     best, final = out.splitlines()
     folder = tmp_path / "checkpoints"
-    pattern = rf"best: {folder}/best_checkpoint\.pt \(validation frame AP [01]\.\d{{4}}\)"
+    pattern = rf"best: {folder}/best_checkpoint\.pt \(validation frame_ap [01]\.\d{{4}}\)"
     assert re.fullmatch(pattern, best)
     assert final == f"checkpoint: {folder}/final_checkpoint.pt"
     assert "encoder timm:test_resnet: random weights" in err
@@ -70,8 +70,13 @@ def test_resume_of_a_finished_run(config: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "nothing left to train: 2 of 2 epochs are done; to go on, raise training.num_e" in err
     assert out.endswith("final_checkpoint.pt\n")
-    assert run(config, "--resume", "latest", "--set", "training.num_epochs=3") == 0
-    assert "resumed from " in capsys.readouterr().err
+    longer = ("--resume", "latest", "--set", "training.num_epochs=3")
+    assert run(config, *longer) == 1
+    assert "training.num_epochs was 2, is 3 (the learning rate falls" in capsys.readouterr().err
+    assert run(config, *longer, "--allow-config-change") == 0
+    err = capsys.readouterr().err
+    assert "the run goes on with a change: training.num_epochs was 2, is 3" in err
+    assert "resumed from " in err
 
 
 MODEL = "model.visual_encoder"
@@ -221,7 +226,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(
     assert process.returncode == 128 + number, text
     assert "Traceback" not in text
     assert text.count(f"{number.name}: finishing this step and saving") == 1
-    stopped = latest_checkpoint(folder)
+    stopped = CheckpointFolder(folder).latest()
     assert out.decode().splitlines()[-1] == f"checkpoint: {stopped}"
     assert "go on with: --resume latest" in text
     content = torch.load(stopped)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import torch
 import yaml
+
+from pipeline.training_setup import build_trainer
+from utils.checkpoint import load_checkpoint
+from utils.config import Config
+
+MakeConfig = Callable[..., Config]
+CACHED = {"training__cache_features": True, "freezing__visual_backbone": True}
 
 SAMPLING_FPS = 5
 LABELS = ["flash", "dim"]
@@ -100,3 +109,17 @@ def write_config(data: Path, work: Path, **changes: Any) -> Path:
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(merge(plain_config(data, work), changes)))
     return path
+
+
+def fitted(config: Config) -> dict[str, torch.Tensor]:
+    """The weights that a run ends with."""
+    result = build_trainer(config, torch.device("cpu")).fit()
+    weights: dict[str, torch.Tensor] = load_checkpoint(result.checkpoint_path)["model_state_dict"]
+    return weights
+
+
+def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Bit-identical."""
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name

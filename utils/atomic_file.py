@@ -5,17 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from utils.data.cache_leases import try_lock
 from utils.errors import UsageError
 
 _NEW_FILE_MODE = 0o666
 _NAME_LETTERS = 40
 """Of the file's name, in the temporary one's: the whole name may be as long as names can be."""
+_ASIDE_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
+_ABANDONED_SECONDS = 86_400.0
+"""Where nobody can lock files, a temporary one that nobody wrote to for so long is abandoned."""
+_FOLDERS_NEED_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
 
 @contextmanager
@@ -31,9 +38,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name[:_NAME_LETTERS]}.", suffix=".tmp"
-    )
+    descriptor, aside = _open_aside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -43,9 +48,58 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.chmod(aside, _NEW_FILE_MODE & ~_umask())
         os.replace(aside, path)
     except BaseException:
-        os.unlink(aside)
+        # Gone already, where somebody cleared the folder: what went wrong is told all the same.
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
         raise
     _sync_folder(path.parent)
+
+
+def remove_abandoned(folder: Path, is_ours: Callable[[str], bool]) -> list[Path]:
+    """Remove temporary files of `replacing` whose writer was killed; returns which.
+
+    Args:
+        folder: To look in.
+        is_ours: Whether it is a file of this name (its first letters, where it is long) that was
+            being written.
+    """
+    removed: list[Path] = []
+    for file in sorted(folder.iterdir()):
+        match = _ASIDE_NAME.fullmatch(file.name)
+        if match and is_ours(match[1]) and _is_abandoned(file):
+            # Another run may have been faster, and what is of another user stays.
+            with suppress(FileNotFoundError, PermissionError):
+                file.unlink()
+                removed.append(file)
+    return removed
+
+
+def _open_aside(path: Path) -> tuple[int, str]:
+    """A new temporary file for ``path``, which stays locked while it is open."""
+    while True:
+        descriptor, aside = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:_NAME_LETTERS]}.", suffix=".tmp"
+        )
+        try_lock(descriptor)
+        # Removed as abandoned before it was locked?
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, aside
+        os.close(descriptor)
+
+
+def _is_abandoned(file: Path) -> bool:
+    """Whether no living process writes to a temporary file: the system drops locks of the dead."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except OSError:
+        return False  # Gone, or of another user.
+    try:
+        is_free = try_lock(descriptor)
+        if is_free is None:
+            return time.time() - os.fstat(descriptor).st_mtime > _ABANDONED_SECONDS
+        return is_free
+    finally:
+        os.close(descriptor)
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -135,5 +189,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; the file is in its place all the same.
+        if error.errno not in _FOLDERS_NEED_NO_SYNC:
+            raise
     finally:
         os.close(descriptor)

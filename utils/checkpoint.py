@@ -11,7 +11,8 @@ import os
 import pickle
 import re
 import warnings
-from collections import OrderedDict
+import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,22 @@ import torch
 from torch import Tensor, nn
 
 from utils.atomic_file import replacing
-from utils.errors import CheckpointError
+from utils.checkpoint_migration import migrate
+from utils.errors import CheckpointError, DamagedCheckpointError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-BEST_NAME = "best_checkpoint.pt"
-FINAL_NAME = "final_checkpoint.pt"
-_NUMBERED_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_batch_(\d+))?\.pt")
+FORMAT_VERSION = 2
+"""Of what is written; `utils.checkpoint_migration` brings older ones up to it."""
 _REQUIRED = ("model_state_dict", "config", "format_version")
 _STATE_DICT_KEYS = ("model_state_dict", "state_dict", "model")
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
 _FOREIGN_OBJECT = re.compile("GLOBAL|Unsupported (global|class)")
 """How torch words that a pickle names code that it would have to run."""
+_ZIP_START = b"PK\x03\x04"
+_DOS_FOLDER = 0x10
+"""Of a zip record's attributes."""
 _PLAIN_TYPES = (bool, int, float, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
@@ -59,6 +62,16 @@ class LoadReport:
     @property
     def is_exact(self) -> bool:
         return not (self.missing or self.unexpected or self.mismatched)
+
+    @property
+    def parts_not_loaded(self) -> list[tuple[str, tuple[int, int]]]:
+        """Parts of the module, by the first name, of which a tensor did not load.
+
+        Each with how many of its tensors did, and how many it has.
+        """
+        loaded = Counter(name.partition(".")[0] for name in self.loaded)
+        lacking = Counter(name.partition(".")[0] for name in (*self.missing, *self.mismatched))
+        return [(part, (loaded[part], loaded[part] + lacking[part])) for part in lacking]
 
     def __str__(self) -> str:
         parts = [f"{self.source}: {len(self.loaded)} tensors fit"]
@@ -104,18 +117,67 @@ def match_tensors(
     return fitting, report
 
 
+def check_whole(path: Path) -> None:
+    """Hold that every byte of a ``.pt`` file is as it was written; loads nothing.
+
+    Raises:
+        DamagedCheckpointError: It was cut off, bytes have changed, or it never was a zip as torch
+            writes it.
+        CheckpointError: It cannot be read.
+    """
+    _check_is_file(path)
+    try:
+        if path.stat().st_size == 0:
+            raise DamagedCheckpointError(path, "the file is empty")
+        _check_records(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check_records(path: Path) -> None:
+    """Compare the zip's checksums, which torch writes and then does not look at.
+
+    Without this a flipped bit would be read as a weight like any other.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                # torch takes such a record for a folder, and gives out memory that nobody wrote.
+                if record.external_attr & _DOS_FOLDER:
+                    raise zipfile.BadZipFile(f"'{record.filename}' is marked as a folder")
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    # Damaged bytes make it fail in many ways: NotImplementedError, struct.error, UnicodeError...
+    except Exception as error:
+        raise DamagedCheckpointError(
+            path,
+            f"not a checkpoint, or damaged (cut off?): {type(error).__name__} {_first_line(error)}",
+        ) from error
+    if damaged is not None:
+        raise DamagedCheckpointError(
+            path, f"damaged: the checksum of its record '{damaged}' does not fit"
+        )
+
+
 def _load_safely(path: Path) -> Any:
     """``torch.load`` on the CPU without pickle, with one clear error for each way to fail."""
     _check_is_file(path)
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: the file is empty; take an earlier checkpoint")
+    try:
+        if path.stat().st_size == 0:
+            raise DamagedCheckpointError(path, "the file is empty")
+        with path.open("rb") as file:
+            # Other files may be of torch before 1.6, which knew no checksums.
+            is_zip = file.read(len(_ZIP_START)) == _ZIP_START
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_zip:
+        check_whole(path)
     try:
         with warnings.catch_warnings():
             # Of foreign pickles, which are refused with a message of ours.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     # Damaged bytes make torch's reader fail in any way: IndexError, struct.error, AssertionError...
     except Exception as error:
         reason = str(error)
@@ -131,10 +193,11 @@ def _load_safely(path: Path) -> Any:
         else:
             # What torch says before this mark advises to read the file with pickle.
             reason = reason.rpartition("WeightsUnpickler error:")[2].strip()
-            what = (
+            raise DamagedCheckpointError(
+                path,
                 f"not a checkpoint, or damaged (cut off?): {type(error).__name__} "
-                f"{reason.partition(chr(10))[0][:200]}; take an earlier one"
-            )
+                f"{reason.partition(chr(10))[0][:200]}",
+            ) from error
         raise CheckpointError(f"{path}: {what}") from error
 
 
@@ -211,9 +274,17 @@ def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     # torch's zip writer turns a full disk into a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: could not be written ({_first_line(error)}); earlier checkpoints are "
-            "untouched: free disk space or set training.checkpoint_dir"
+            f"{path}: could not be written ({_first_line(_system_error_behind(error))}); earlier "
+            "checkpoints are untouched: free disk space or set training.checkpoint_dir"
         ) from error
+
+
+def _system_error_behind(error: BaseException) -> BaseException:
+    """What the system said before torch said that it had expected another position in the file."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return error if cause is None else cause
 
 
 def _check_plain(value: Any, where: str) -> None:
@@ -239,15 +310,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     content = _load_safely(path)
     if not isinstance(content, dict) or any(key not in content for key in _REQUIRED):
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this project: it lacks one of {', '.join(_REQUIRED)}"
-        )
-    version = content["format_version"]
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {version!r:.20}, and this program reads {FORMAT_VERSION}; "
-            "use the release that wrote it"
-        )
+        raise CheckpointError(f"{path}: not a checkpoint of this project: {_what_else(content)}")
     for key in ("model_state_dict", "config"):
         if not isinstance(content[key], dict):
             raise CheckpointError(
@@ -258,48 +321,25 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: damaged: '{name}' of its model is a {type(tensor).__name__}, not a tensor"
             )
+    version = content["format_version"]
+    content = migrate(content, to=FORMAT_VERSION, source=str(path))
+    if version != FORMAT_VERSION:
+        logger.info("%s: of format version %d, read as %d", path, version, FORMAT_VERSION)
     return content
 
 
-def epoch_checkpoint_name(epoch: int) -> str:
-    """``checkpoint_epoch_{N}.pt``; ``epoch`` counts finished epochs, from 1."""
-    return f"checkpoint_epoch_{epoch}.pt"
-
-
-def step_checkpoint_name(epoch: int, batch: int) -> str:
-    """``checkpoint_epoch_{N}_batch_{M}.pt``: a run stopped M batches after N finished epochs."""
-    return f"checkpoint_epoch_{epoch}_batch_{batch}.pt"
-
-
-def numbered_checkpoints(folder: Path) -> list[tuple[tuple[int, int], Path]]:
-    """``((finished epochs, batches after them), path)`` of the numbered checkpoints, in order."""
-    found = [
-        ((int(match[1]), int(match[2] or 0)), file)
-        for file in (folder.iterdir() if folder.is_dir() else ())
-        if (match := _NUMBERED_NAME.fullmatch(file.name)) and file.is_file()
-    ]
-    return sorted(found)
-
-
-def latest_checkpoint(folder: Path) -> Path:
-    """The checkpoint that got furthest, by number (epoch 10 after 9).
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    numbered = numbered_checkpoints(folder)
-    if not numbered:
-        raise CheckpointError(
-            f"{folder}: no checkpoint_epoch_N.pt to resume from; leave --resume out to start anew"
-        )
-    return numbered[-1][1]
-
-
-def remove_step_checkpoints(folder: Path, *, up_to_epoch: int) -> None:
-    """Remove the checkpoints from inside epochs that are finished and saved since."""
-    for (epoch, batch), file in numbered_checkpoints(folder):
-        if batch and epoch < up_to_epoch:
-            file.unlink(missing_ok=True)
+def _what_else(content: Any) -> str:
+    """What a file holds that is no checkpoint of ours, and what to do with it."""
+    if not isinstance(content, dict):
+        return f"it holds a {type(content).__name__}"
+    missing = [key for key in _REQUIRED if key not in content]
+    if "pytorch-lightning_version" in content:
+        what = "it is one of PyTorch Lightning"
+    elif len(missing) == len(_REQUIRED) and (tensors := _find_tensors(content)):
+        what = f"it holds weights alone ({len(tensors)} tensors)"
+    else:
+        return f"it lacks {', '.join(missing)}"
+    return f"{what}; where its weights fit the encoder, set model.visual_encoder.weights to it"
 
 
 def load_model_weights(
@@ -312,13 +352,22 @@ def load_model_weights(
         state_dict: Tensors by name.
         source: For messages.
         strict: Refuse any difference. Otherwise names that only the file has are reported and left,
-            but a tensor that the model would keep at its initial value is still refused.
+            but a part of the model, encoder or head, of which a tensor would keep its initial value
+            is still refused: it would score at random.
 
     Raises:
-        CheckpointError: See ``strict``.
+        CheckpointError: See ``strict``; the message counts the tensors and names the parts.
     """
     fitting, report = match_tensors(model, state_dict, source=source)
-    if report.missing or report.mismatched or (strict and not report.is_exact):
-        raise CheckpointError(f"{report}; the checkpoint does not fit the model")
+    if parts := report.parts_not_loaded:
+        counts = ", ".join(f"{name} ({got} of {total} tensors)" for name, (got, total) in parts)
+        raise CheckpointError(
+            f"{report}; the checkpoint does not fit the model: not loaded are {counts}"
+        )
+    if strict and not report.is_exact:
+        raise CheckpointError(
+            f"{report}; the checkpoint does not fit the model; --no-strict-loading leaves out what "
+            "the model has no use for"
+        )
     model.load_state_dict(fitting, strict=True)
     return report

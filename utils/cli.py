@@ -75,6 +75,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, required: bool 
             metavar="SCORE",
             help=f"from which score on {use} (default: the checkpoint's)",
         )
+    add_strict_loading_argument(parser)
+
+
+def add_strict_loading_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--strict-loading``; what the model lacks is refused with and without it."""
     parser.add_argument(
         "--strict-loading",
         action=argparse.BooleanOptionalAction,

@@ -7,6 +7,7 @@ print it as one ``error:`` line (`utils.cli`) and exit with the class's ``exit_c
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 class VideoTriggerError(Exception):
@@ -80,6 +81,24 @@ class AnnotationError(UsageError):
 
 class CheckpointError(VideoTriggerError):
     """A checkpoint is missing, damaged, of another kind, or does not fit the model."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint was cut off or its bytes have changed; an earlier one may be whole.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}; take an earlier one")
+
+    def __reduce__(self) -> tuple[type[DamagedCheckpointError], tuple[Path, str]]:
+        # As for `VideoError`.
+        return type(self), (self.path, self.reason)
 
 
 class TrainingError(VideoTriggerError):

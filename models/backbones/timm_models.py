@@ -9,9 +9,33 @@ import huggingface_hub
 import timm
 from torch import Tensor, nn
 
-from models.backbones.base import FETCH_TIMEOUT_SECONDS, Backbone, fetching, probe_map
+from models.backbones.base import (
+    FETCH_TIMEOUT_SECONDS,
+    Backbone,
+    ResidualBlock,
+    fetching,
+    input_channels,
+    probe_map,
+)
+from models.backbones.stages import Stage, split_stages
 from utils.errors import UnknownNameError
 from utils.registry import suggestion
+
+_BRANCHES = {
+    "resnet.BasicBlock": "conv1",
+    "resnet.Bottleneck": "conv1",
+    "regnet.Bottleneck": "conv1",
+    "convnext.ConvNeXtBlock": "conv_dw",
+    # EfficientNet, MobileNet and their kin.
+    "_efficientnet_blocks.DepthwiseSeparableConv": "conv_dw",
+    "_efficientnet_blocks.InvertedResidual": "conv_pw",
+    "_efficientnet_blocks.EdgeResidual": "conv_exp",
+    "_efficientnet_blocks.UniversalInvertedResidual": "dw_start",
+}
+"""Residual blocks of ``timm.models``, and the layer with which the branch of each begins.
+
+By name: some are private, and some are not in every version.
+"""
 
 
 class TimmBackbone(Backbone):
@@ -69,6 +93,26 @@ class TimmBackbone(Backbone):
         network: nn.Module = self.model
         return network
 
+    def residual_blocks(self) -> list[ResidualBlock]:
+        found: list[ResidualBlock] = []
+        for path, block in self.network().named_modules():
+            branch = _branch_of(type(block))
+            # Blocks that change resolution or width have no shortcut in EfficientNets.
+            if branch is not None and getattr(block, "has_skip", True):
+                layer = block.get_submodule(branch)
+                found.append(ResidualBlock(path, block, layer, input_channels(block)))
+        return found
+
+    def stages(self) -> list[Stage]:
+        ends = [info["module"] for info in getattr(self.model, "feature_info", ())]
+        if not ends:
+            return super().stages()
+        try:
+            return split_stages(self.network(), ends)
+        # A few models name there what is no layer of theirs.
+        except ValueError:
+            return super().stages()
+
     def pretrained_state_dict(self) -> Mapping[str, Tensor]:
         with fetching(f"timm:{self.name}"):
             pretrained = timm.create_model(
@@ -79,6 +123,13 @@ class TimmBackbone(Backbone):
             )
         state_dict: Mapping[str, Tensor] = pretrained.state_dict()
         return state_dict
+
+
+def _branch_of(block: type[nn.Module]) -> str | None:
+    """The entry of `_BRANCHES` for ``block`` or the nearest class that it is made from."""
+    names = (f"{kind.__module__}.{kind.__name__}" for kind in block.__mro__)
+    entries = (_BRANCHES.get(name.removeprefix("timm.models.")) for name in names)
+    return next((entry for entry in entries if entry is not None), None)
 
 
 def _cached_file(config: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.thresholds import Threshold
+
 FloatArray = NDArray[np.float32]
 
 
@@ -42,19 +44,23 @@ class FrameScorer(abc.ABC):
     Attributes:
         labels: The K class names, in the order of the scores.
         sampling: What frames it wants.
-        threshold: The cut on the temporal scores that it was made with, in (0, 1].
+        threshold: The cut on the temporal scores that it was made with, in (0, 1]; one for all
+            classes, or one each.
         candidate_threshold: The cut on the trigger head's scores that it was made with, in [0, 1].
         window_size: W, frames that the temporal encoder sees at once.
         causal: Whether the temporal encoder looks back alone.
+        encoder_window: Frames that ``encode_and_trigger`` wants to see at once, where it looks
+            ahead; None where it does not.
         identity: What tells this model from any other, ready for JSON.
     """
 
     labels: tuple[str, ...]
     sampling: Sampling
-    threshold: float
+    threshold: Threshold
     candidate_threshold: float
     window_size: int
     causal: bool
+    encoder_window: int | None = None
     identity: dict[str, Any]
 
     @abc.abstractmethod
@@ -64,7 +70,7 @@ class FrameScorer(abc.ABC):
         """Look at every frame.
 
         Args:
-            pixels: ``(T, C, H, W)`` in [0, 1].
+            pixels: ``(T, C, H, W)`` in [0, 1]; with an ``encoder_window``, one window.
             state: What the chunk before gave; None at the start of a stream and after a hole.
 
         Returns:
@@ -75,4 +81,7 @@ class FrameScorer(abc.ABC):
     def contextualize(
         self, features: FloatArray, timestamps: NDArray[np.float64], valid: NDArray[np.bool_]
     ) -> FloatArray:
-        """Features ``(B, T, D)``, seconds and ``valid`` ``(B, T)`` to logits ``(B, T, K)``."""
+        """Features ``(B, T, D)``, seconds and ``valid`` ``(B, T)`` to logits ``(B, T, K)``.
+
+        The logits are calibrated: divided by the temperature of each class.
+        """

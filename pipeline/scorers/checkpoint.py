@@ -16,6 +16,7 @@ from models.video_trigger_model import VideoTriggerModel
 from pipeline.scorers.base import FloatArray, FrameScorer, Sampling
 from utils.checkpoint import load_checkpoint, load_model_weights
 from utils.config import Config, parse_config
+from utils.thresholds import in_order
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,11 @@ class CheckpointScorer(FrameScorer):
             decode_short_side=config.data.decode_short_side,
             skip_nonref_frames=config.data.skip_nonref_frames,
         )
-        self.threshold = config.model.trigger_detector.threshold
+        self.threshold = in_order(config.model.trigger_detector.threshold, model.labels)
         self.candidate_threshold = config.model.trigger_detector.candidate_threshold
         self.window_size = model.window_size
         self.causal = model.causal
+        self.encoder_window = model.encoder_window
         self.identity = identity
 
     @classmethod

@@ -21,7 +21,13 @@ import pytest
 import yaml
 
 import training_files
-from scripts import evaluate, make_synthetic_dataset, preprocess_data, show_dataset
+from scripts import (
+    compare_runs,
+    evaluate,
+    make_synthetic_dataset,
+    preprocess_data,
+    show_dataset,
+)
 
 import inference  # isort: skip
 import train  # isort: skip
@@ -33,12 +39,16 @@ NOT_RUN_HERE = {
     "make demo": "takes minutes and sets up an environment; what it would run is checked below",
     "make test": "is what runs this test",
     "tensorboard --logdir logs": "serves until it is stopped; it reads the logs once below",
+    "torchrun --nproc_per_node 2 train.py --config configs/config.yaml": (
+        "starts processes of its own; test_torchrun.py does"
+    ),
 }
 SHORTENED = ("--num-train", "1", "--num-val", "1", "--num-test", "1", "--duration", "8")
 """Added to commands that draw videos: thirty-six, or three of an hour, are too many for a test."""
 PARSERS = {
     "train.py": train.build_parser,
     "inference.py": inference.build_parser,
+    "scripts/compare_runs.py": compare_runs.build_parser,
     "scripts/evaluate.py": evaluate.build_parser,
     "scripts/make_synthetic_dataset.py": make_synthetic_dataset.build_parser,
     "scripts/preprocess_data.py": preprocess_data.build_parser,
@@ -124,7 +134,11 @@ def test_every_command_runs_in_the_order_of_the_readme(
     assert len(ran) >= 8, "the README's code was not found"
     for command in ran:
         more = SHORTENED if "make_synthetic_dataset.py" in command else ()
-        code = run_python(command, monkeypatch, *more)
+        # The name of a run is the time at which it began.
+        runs = sorted(path.name for path in Path("logs").glob("*"))
+        code = run_python(
+            command.replace("logs/RUN", f"logs/{runs[-1]}" if runs else ""), monkeypatch, *more
+        )
         assert code == 0, f"{command}\n{capfd.readouterr().err}"
 
     # What the README says that they leave behind.
@@ -140,6 +154,8 @@ def test_every_command_runs_in_the_order_of_the_readme(
     for split in ("train", "val", "test"):
         assert (workplace / "data" / "mine" / split / "annotations.json").is_file()
     assert "<img " in (workplace / "page.html").read_text()
+    assert (workplace / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workplace / "comparison.json").read_text())
 
     (example,) = code_blocks("python")
     found: dict[str, Any] = {}

@@ -97,6 +97,42 @@ def test_same_as_the_cascade(
         assert analysis["video_summary"].startswith(start)
 
 
+def test_the_operating_point_is_the_models(video: Path, tmp_path: Path) -> None:
+    """Thresholds and temperatures of each class, as calibration writes them."""
+    labels = pipeline_files.LABELS
+    trained = pipeline_files.tiny_config().to_plain()
+    trained["model"]["trigger_detector"] |= {
+        "threshold": dict(zip(labels, (0.3, 0.55), strict=True)),
+        "temperature": dict(zip(labels, (0.5, 3.0), strict=True)),
+    }
+    path = pipeline_files.write_checkpoint(tmp_path / "c.pt", video, config=trained)
+    scorer = CheckpointScorer.load(path)
+    assert scorer.threshold == (0.3, 0.55)
+    settings = CascadeSettings(threshold=scorer.threshold, candidate_threshold=0.5)
+    result = Cascade(scorer, TemplateDescriber(), settings).run(video)
+    frames, times = FrameSampler(fps=pipeline_files.SAMPLING_FPS).sample_frames(str(video))
+    tensors = VideoProcessor(pipeline_files.IMAGE_SIZE).process_frames(frames)
+    model = VideoTriggerModel.from_config(trained["model"])
+    model.load_state_dict(load_checkpoint(path)["model_state_dict"])
+
+    def events(**options: Any) -> list[tuple[str, float, float]]:
+        analysis = model.infer_triggered_analysis(
+            tensors, timestamps=torch.tensor(times), duration_seconds=10.0, **options
+        )
+        return [
+            (found["label"], found["start"], round(found["trigger_confidence"], 4))
+            for found in analysis["triggers"]
+        ]
+
+    assert {label for label, _, _ in events()} == set(labels)
+    assert events() == [
+        (found.event.label, round(found.event.start, 6), round(found.event.confidence, 4))
+        for found in result.events
+    ]
+    # One number is for all classes; a class that is warm is seldom so sure.
+    assert {label for label, _, _ in events(trigger_threshold=0.8)} == {labels[0]}
+
+
 def test_rules_change_the_events(model: VideoTriggerModel) -> None:
     clip, threshold = torch.rand(30, 3, 32, 32), 0.05
     default = model.infer_triggered_analysis(clip, trigger_threshold=threshold)

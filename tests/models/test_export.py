@@ -1,4 +1,7 @@
-"""`torch.export` of both graphs, for any batch and length: encode + trigger, and contextualize."""
+"""`torch.export` of both graphs, for any batch and length: encode + trigger, and contextualize.
+
+A causal temporal shift has its state among the inputs and outputs of the first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from models import VideoTriggerModel
+from models.temporal_shift import TEMPORAL_SHIFTS
 from models.time_aware_encoder import TIME_AWARE_ENCODERS
+from shifted_encoders import make_shift_visible
 
 # torch.export's own use of its deprecated parts.
 pytestmark = pytest.mark.filterwarnings(
@@ -30,6 +35,20 @@ class EncodeAndTrigger(nn.Module):
         return features, self.model.trigger(features)
 
 
+class EncodeAndTriggerStream(nn.Module):
+    """First graph, with the state of a stream."""
+
+    def __init__(self, model: VideoTriggerModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, frames: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        features, state = self.model.encode(frames, state)
+        return features, self.model.trigger(features), state
+
+
 class Contextualize(nn.Module):
     """Second graph."""
 
@@ -41,7 +60,9 @@ class Contextualize(nn.Module):
         return self.model.contextualize(features, timestamps, valid)
 
 
-def build(*, motion: bool = False, **temporal: Any) -> VideoTriggerModel:
+def build(
+    *, motion: bool = False, shift: dict[str, Any] | None = None, **temporal: Any
+) -> VideoTriggerModel:
     torch.manual_seed(0)
     model = VideoTriggerModel.from_config(
         {
@@ -51,11 +72,13 @@ def build(*, motion: bool = False, **temporal: Any) -> VideoTriggerModel:
                 "weights": None,
                 "feature_dim": 8,
                 "motion": {"enabled": motion},
+                "temporal_shift": shift or {},
             },
             "trigger_detector": {"hidden_dims": [8]},
             "time_aware_encoder": {"hidden_dim": 16, "num_heads": 2, "num_layers": 2, **temporal},
         }
     )
+    make_shift_visible(model)
     return model.eval()
 
 
@@ -66,9 +89,11 @@ def temporal_inputs(batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
     return features, times.contiguous(), valid
 
 
-@pytest.mark.parametrize("motion", [False, True])
-def test_encode_and_trigger(motion: bool) -> None:
-    model = build(motion=motion)
+@pytest.mark.parametrize(
+    ("motion", "type_"), [(True, "none"), *((False, name) for name in TEMPORAL_SHIFTS)]
+)
+def test_encode_and_trigger(motion: bool, type_: str) -> None:
+    model = build(motion=motion, shift={"type": type_})
     channels = model.visual_encoder.num_input_channels
     batch, length = Dim("batch", min=1), Dim("length", min=1)
     program = torch.export.export(
@@ -83,6 +108,29 @@ def test_encode_and_trigger(motion: bool) -> None:
             eager = EncodeAndTrigger(model)(frames)
         for got, expected in zip(exported, eager, strict=True):
             torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("motion", "type_"), [(True, "tsm"), (False, "gsm")])
+def test_encode_and_trigger_a_stream(type_: str, motion: bool) -> None:
+    model = build(motion=motion, shift={"type": type_, "causal": True})
+    channels = model.visual_encoder.num_input_channels
+    batch, length = Dim("batch", min=1), Dim("length", min=1)
+    state = model.initial_state(2, 32)
+    program = torch.export.export(
+        EncodeAndTriggerStream(model),
+        (torch.rand(2, 3, channels, 32, 32), state),
+        dynamic_shapes=({0: batch, 1: length}, {name: {0: batch} for name in state}),
+    ).module()
+    frames = torch.rand(3, 6, channels, 32, 32)
+    with torch.no_grad():
+        expected = EncodeAndTrigger(model)(frames)
+        state, parts = model.initial_state(3, 32), []
+        for chunk in frames.split([1, 3, 2], dim=1):
+            *outputs, state = program(chunk, state)
+            parts.append(outputs)
+    for number, whole in enumerate(expected):
+        got = torch.cat([part[number] for part in parts], dim=1)
+        torch.testing.assert_close(got, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("example", [(2, 5), (2, 2)])

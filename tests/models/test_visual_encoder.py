@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from models.backbones.base import Backbone
 from models.visual_encoder import VisualEncoder, motion_energy, motion_image, motion_statistics
+from shifted_encoders import make_shift_visible
 from utils.config.schema import VisualEncoderConfig
 from utils.errors import CheckpointError, UsageError
 
@@ -174,9 +176,19 @@ def test_a_grid_needs_a_map() -> None:
         build(type="timm:test_vit", pool_grid=2)
 
 
-@pytest.mark.parametrize("backbone", ["timm:test_resnet", "timm:test_efficientnet", "resnet18"])
-def test_gradient_checkpointing_changes_nothing_but_memory(backbone: str) -> None:
-    plain = build(type=backbone, motion={"enabled": True}).train()
+@pytest.mark.parametrize(
+    ("backbone", "shift"),
+    [
+        ("timm:test_resnet", "none"),
+        ("timm:test_efficientnet", "none"),
+        ("resnet18", "none"),
+        ("timm:test_resnet", "tsm"),
+        ("timm:test_resnet", "gsm"),
+    ],
+)
+def test_gradient_checkpointing_changes_nothing_but_memory(backbone: str, shift: str) -> None:
+    plain = build(type=backbone, motion={"enabled": True}, temporal_shift={"type": shift}).train()
+    make_shift_visible(plain)
     saving = copy.deepcopy(plain)
     saving.use_gradient_checkpointing = True
     frames = random_frames(2, 3, 9, 32, 32)
@@ -200,15 +212,35 @@ def test_gradient_checkpointing_changes_nothing_but_memory(backbone: str) -> Non
     assert {int(count) for count in counts} == {4}
 
 
-def test_gradient_checkpointing_runs_the_backbone_again() -> None:
+def test_gradient_checkpointing_runs_the_blocks_again() -> None:
     encoder = build().train()
     encoder.use_gradient_checkpointing = True
-    calls: list[int] = []
-    encoder.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    blocks = encoder.backbone.residual_blocks()
+    calls: list[str] = []
+    for path, _, branch, _ in blocks:
+        branch.register_forward_pre_hook(lambda *_, path=path: calls.append(path))
     encoder(random_frames(1, 2, 3, 32, 32)).sum().backward()
-    first = len(calls)
+    paths = [path for path, *_ in blocks]
+    # Each by itself, from the last one on: no two are held at once.
+    assert calls == paths + paths[::-1]
+    calls.clear()
     encoder.eval()(random_frames(1, 2, 3, 32, 32)).sum().backward()
-    assert (first, len(calls)) == (2, 3)
+    assert calls == paths, "there is nothing to save in evaluation"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("backbone", ["timm:test_resnet", "timm:tf_efficientnet_lite0"])
+def test_copies_stand_alone(backbone: str, copied: Any) -> None:
+    encoder = build(type=backbone, temporal_shift={"type": "gsm"}).eval()
+    frames = random_frames(1, 3, 3, 32, 32)
+    other = copied(encoder)
+    with torch.no_grad():
+        expected = encoder(frames)
+        assert torch.equal(other(frames), expected)
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert not other(frames).any()
+        assert torch.equal(encoder(frames), expected)
 
 
 def test_feature_dim() -> None:

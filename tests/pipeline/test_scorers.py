@@ -14,6 +14,7 @@ import torch
 from pipeline.scorers import SCORERS
 from pipeline.scorers.base import FrameScorer
 from pipeline.scorers.checkpoint import CheckpointScorer
+from utils.checkpoint import FORMAT_VERSION
 from utils.errors import CheckpointError, ConfigError
 
 
@@ -37,7 +38,7 @@ def test_settings_are_the_checkpoints(
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "epoch": 3,
         "global_step": 12,
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "encoder": "timm:test_resnet",
         "time_aware_encoder": "transformer",
         "labels": list(helpers.LABELS),

@@ -19,7 +19,7 @@ from pipeline.scorers.base import FloatArray
 from pipeline.scorers.checkpoint import CheckpointScorer
 from pipeline.training_inputs import InputsReader
 from utils.config import parse_config
-from utils.data.annotations import VideoAnnotation
+from utils.data.annotations import AnnotatedEvent, VideoAnnotation
 
 B_FRAMES = {"bf": "2", "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0"}
 """Two thirds of the frames are referred to by no other."""
@@ -109,3 +109,20 @@ def test_skipping_is_reported(
         f"{video}: {skipping['num_frames']} frames were skipped; a sample is at most "
         f"{skipping['max_time_error_seconds']:.3f} s late"
     )
+
+
+def test_targets_are_soft_in_training_alone(helpers: ModuleType, video: Path) -> None:
+    plain = helpers.tiny_config().to_plain()
+    plain["data"].update(cache_dir=None)
+    plain["training"]["soft_border_seconds"] = 0.8
+    config = parse_config(plain)
+    model = VideoTriggerModel.from_config(config.model)
+    event = AnnotatedEvent(label=config.model.class_labels()[0], start=1.1, end=3.1)
+    annotation = VideoAnnotation(video=video.name, path=video, events=(event,))
+    found = {}
+    for training in (True, False):
+        reader = InputsReader(config, model, torch.device("cpu"), training=training)
+        found[training] = reader.read(annotation).targets[:, 0]
+    assert set(found[False].tolist()) == {0, 1}
+    assert len(set(found[True].tolist())) > 3
+    np.testing.assert_array_equal(found[True] >= 0.5, found[False] == 1)

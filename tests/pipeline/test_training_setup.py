@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import training_files
 from models.freezing import COMPONENTS
 from models.visual_encoder import VisualEncoder
-from pipeline.training_setup import build_caches, build_trainer, resume_path
+from pipeline.training_setup import build_caches, build_trainer
+from training_files import CACHED, MakeConfig, assert_same_weights, fitted
 from utils.checkpoint import load_checkpoint
 from utils.config import Config, parse_config
 from utils.data.annotations import load_annotations
 from utils.data.clips import ClipPosition
 from utils.errors import (
-    CheckpointError,
     ConfigError,
     TrainingError,
     UsageError,
@@ -37,47 +35,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = training_files.write_data(tmp_path_factory.mktemp("data"))
-    return folder
-
-
-MakeConfig = Callable[..., Config]
-
-
-@pytest.fixture
-def make_config(data: Path, tmp_path: Path) -> MakeConfig:
-    def make(work: str = "run", **changes: Any) -> Config:
-        dotted = {key.replace("__", "."): value for key, value in changes.items()}
-        return parse_config(
-            training_files.merge(training_files.plain_config(data, tmp_path / work), dotted)
-        )
-
-    return make
-
-
-CACHED = {"training__cache_features": True, "freezing__visual_backbone": True}
-
-
 def losses(config: Config) -> list[float]:
     """Training loss of each update."""
     (folder,) = Path(config.training.log_dir).iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
     return [event.value for event in events.Scalars("train/loss")]
-
-
-def fitted(config: Config) -> dict[str, torch.Tensor]:
-    content = load_checkpoint(build_trainer(config, CPU).fit().checkpoint_path)
-    weights: dict[str, torch.Tensor] = content["model_state_dict"]
-    return weights
-
-
-def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
 
 
 def test_a_run_from_frames(make_config: MakeConfig) -> None:
@@ -331,7 +294,7 @@ class TestWiring:
     ) -> None:
         trainer = build_trainer(make_config(training__loss__positive_weight=value), CPU)
         zeros, ones = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
-        ratio = trainer._loss(zeros, ones) / trainer._loss(zeros, zeros)
+        ratio = trainer._update._loss(zeros, ones) / trainer._update._loss(zeros, zeros)
         assert ratio[0, 0].tolist() == pytest.approx(expected or [1, 1])
 
     def test_positive_weight_auto_balances_what_is_drawn(self, make_config: MakeConfig) -> None:
@@ -341,11 +304,11 @@ class TestWiring:
             training__clips_per_epoch=64,
         )
         trainer = build_trainer(config, CPU)
-        trainer._sampler.set_position(0)
-        clips = [trainer._dataset[place] for place in trainer._sampler]
+        clips = [trainer._dataset[ClipPosition(0, place)] for place in range(64)]
         targets = torch.cat([clip.targets[clip.valid] for clip in clips])
         zeros = torch.zeros(1, 1, 2)
-        weight = (trainer._loss(zeros, zeros + 1) / trainer._loss(zeros, zeros))[0, 0]
+        loss = trainer._update._loss
+        weight = (loss(zeros, zeros + 1) / loss(zeros, zeros))[0, 0]
         positives = (targets * weight).sum(0)
         negatives = (1 - targets).sum(0)
         assert (positives / negatives).tolist() == pytest.approx([1, 1], rel=0.3)
@@ -485,47 +448,3 @@ class TestBuildCaches:
         splits = {"train": load_annotations(str(config.data.train_annotations))}
         with pytest.raises(ConfigError, match=r"no cache to build: data\.cache_dir is null"):
             build_caches(config, splits, CPU)
-
-
-class TestResume:
-    def test_goes_on_without_the_pretrained_weights(
-        self, make_config: MakeConfig, tmp_path: Path
-    ) -> None:
-        encoder = build_trainer(make_config(), CPU).model.visual_encoder
-        weights = tmp_path / "weights.pth"
-        torch.save(encoder.backbone.network().state_dict(), weights)
-        changes = {**CACHED, "model__visual_encoder__weights": str(weights)}
-        whole = fitted(make_config("whole", **changes))
-        config = make_config("run", **changes)
-        fitted(config)
-        weights.unlink()
-        first = Path(config.training.checkpoint_dir) / "checkpoint_epoch_1.pt"
-        result = build_trainer(config, CPU, resume_from=first).fit()
-        resumed = load_checkpoint(result.checkpoint_path)["model_state_dict"]
-        assert_same_weights(whole, resumed)
-
-    def test_another_model_is_refused_before_videos_are_read(
-        self, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        config = make_config(training__num_epochs=1)
-        path = build_trainer(config, CPU).fit().checkpoint_path
-        monkeypatch.setattr("pipeline.training_setup.InputsReader", None)
-        other = make_config(model__time_aware_encoder__type="lstm")
-        with pytest.raises(
-            CheckpointError,
-            match=r"model\.time_aware_encoder\.type was 'transformer', is 'lstm'; resume with",
-        ):
-            build_trainer(other, CPU, resume_from=path)
-
-    def test_path_and_latest(self, make_config: MakeConfig, tmp_path: Path) -> None:
-        config = make_config()
-        folder = Path(config.training.checkpoint_dir)
-        with pytest.raises(
-            CheckpointError, match="to resume from; leave --resume out to start anew"
-        ):
-            resume_path("latest", config)
-        folder.mkdir(parents=True)
-        for epoch in (9, 10):
-            (folder / f"checkpoint_epoch_{epoch}.pt").touch()
-        assert resume_path("latest", config).name == "checkpoint_epoch_10.pt"
-        assert resume_path("some/path.pt", config) == Path("some/path.pt")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import resource
 import signal
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.atomic_file import check_folder, check_writable, replacing, write_json
+from utils.atomic_file import (
+    check_folder,
+    check_writable,
+    remove_abandoned,
+    replacing,
+    write_json,
+)
 from utils.errors import UsageError
 
 PLAIN = st.recursive(
@@ -206,3 +215,99 @@ def test_looking_whether_it_can_be_written_leaves_the_old_file(tmp_path: Path) -
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json", "deep"]
     assert names(tmp_path / "deep") == []
+
+
+# What a killed writer leaves
+
+
+def is_json(name: str) -> bool:
+    return name.endswith(".json")
+
+
+def test_a_writer_that_is_gone_and_one_that_lives(tmp_path: Path) -> None:
+    left = [".a.json.abcd_123.tmp", ".b.pt.abcd_123.tmp", ".a.json.tmp", "a.json.abcd_123.tmp"]
+    for name in left:
+        (tmp_path / name).touch()
+    with replacing(tmp_path / "c.json") as file:
+        file.write(b"x")
+        assert remove_abandoned(tmp_path, is_json) == [tmp_path / left[0]]
+        assert remove_abandoned(tmp_path, is_json) == []
+    assert names(tmp_path) == sorted([*left[1:], "c.json"])
+
+
+def test_a_writer_whose_file_is_removed_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one moment in which a living writer looks like a dead one."""
+    mkstemp = tempfile.mkstemp
+    num_removed: list[int] = []
+
+    def make_and_lose(**options: Any) -> tuple[int, str]:
+        descriptor, path = mkstemp(**options)
+        if len(num_removed) < 2:
+            num_removed.append(len(remove_abandoned(tmp_path, is_json)))
+        return descriptor, path
+
+    monkeypatch.setattr(tempfile, "mkstemp", make_and_lose)
+    write_json([1], tmp_path / "a.json")
+    assert num_removed == [1, 1]
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(("age_seconds", "is_removed"), [(3600, False), (100_000, True)])
+def test_where_files_cannot_be_locked_age_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_seconds: float, is_removed: bool
+) -> None:
+    file = tmp_path / ".a.json.abcd_123.tmp"
+    file.touch()
+    changed = time.time() - age_seconds
+    os.utime(file, (changed, changed))
+    monkeypatch.setattr("utils.data.cache_leases.fcntl", None)
+    assert remove_abandoned(tmp_path, is_json) == ([file] if is_removed else [])
+    assert file.exists() != is_removed
+
+
+def test_what_is_gone_or_not_ours_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".a.json.abcd_123.tmp").symlink_to(tmp_path / "gone")
+    (tmp_path / ".b.json.abcd_123.tmp").touch()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert remove_abandoned(tmp_path, is_json) == []
+    assert len(names(tmp_path)) == 2
+
+
+def test_the_error_is_told_where_the_folder_was_cleared_meanwhile(tmp_path: Path) -> None:
+    def clear_and_fail() -> None:
+        with replacing(tmp_path / "a.bin"):
+            for file in tmp_path.iterdir():
+                file.unlink()
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        clear_and_fail()
+
+
+@pytest.mark.parametrize(
+    ("number", "is_refused"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)]
+)
+def test_a_folder_that_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_refused: bool
+) -> None:
+    """Some network file systems cannot; a disk that fails is another matter."""
+    fsync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with (
+        pytest.raises(OSError, match="Input/output") if is_refused else nullcontext(),
+        replacing(tmp_path / "a.bin") as file,
+    ):
+        file.write(b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"

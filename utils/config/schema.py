@@ -10,13 +10,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
+
+from utils.thresholds import in_order
 
 
 def _no_bool(value: Any) -> Any:
@@ -37,6 +42,39 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Seconds = NonNegative
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[Integer, Field(ge=1)]
+
+
+def _thresholds(by_label: dict[str, float]) -> dict[str, float]:
+    for label, value in by_label.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"of '{label}' should be above 0 and at most 1, got {value:g}")
+    return by_label
+
+
+def _temperatures(by_label: dict[str, float]) -> dict[str, float]:
+    for label, value in by_label.items():
+        if not value > 0:
+            raise ValueError(f"of '{label}' should be greater than 0, got {value:g}")
+    return by_label
+
+
+def _branch(value: Any) -> str:
+    return "by class" if isinstance(value, dict) else "for all"
+
+
+# With a discriminator only the branch that was meant is complained of.
+ThresholdByClass = Annotated[
+    Annotated[Threshold, Tag("for all")]
+    | Annotated[dict[str, Number], AfterValidator(_thresholds), Tag("by class")],
+    Discriminator(_branch),
+]
+"""One for all classes, or ``{label: number}``."""
+TemperatureByClass = Annotated[
+    Annotated[Positive, Tag("for all")]
+    | Annotated[dict[str, Number], AfterValidator(_temperatures), Tag("by class")],
+    Discriminator(_branch),
+]
+"""Likewise."""
 
 
 class Section(BaseModel):
@@ -104,8 +142,19 @@ class MotionConfig(Section):
     enabled: bool = False
     offset_seconds: Positive = 0.08
     gain: Positive = 3.0
+    signed: bool = False
+    num_stages: Count | None = None
     statistics: bool = True
     energy_grid: Annotated[Integer, Field(ge=0, le=32)] = 0
+    flow: bool = False
+
+
+class TemporalShiftConfig(Section):
+    """Channels of the backbone that look at neighbouring frames (TSM, GSM)."""
+
+    type: str = "none"
+    fraction: Annotated[Number, Field(gt=0, le=1)] = 0.25
+    causal: bool = False
 
 
 class VisualEncoderConfig(Section):
@@ -115,13 +164,25 @@ class VisualEncoderConfig(Section):
     weights: str | None = "imagenet"
     feature_dim: Count | None = 512
     pool_grid: Annotated[Integer, Field(ge=1, le=16)] = 1
+    appearance: bool = True
+    feature_norm: Literal["layer", "standard"] = "layer"
     motion: MotionConfig = Field(default_factory=MotionConfig)
+    temporal_shift: TemporalShiftConfig = Field(default_factory=TemporalShiftConfig)
 
     @field_validator("weights")
     @classmethod
     def _none_by_name(cls, value: str | None) -> str | None:
         # People write `weights: none`; YAML's null is `null`.
         return None if value is not None and value.lower() in ("none", "") else value
+
+    @model_validator(mode="after")
+    def _sees_something(self) -> Self:
+        if not (self.appearance or self.motion.enabled):
+            raise ValueError(
+                "appearance and motion.enabled are both false: the encoder would see nothing; set "
+                "one of them to true"
+            )
+        return self
 
 
 class TriggerDetectorConfig(Section):
@@ -130,8 +191,9 @@ class TriggerDetectorConfig(Section):
     hidden_dims: list[Count] = Field(default_factory=lambda: [256])
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     num_classes: Count | None = None
-    threshold: Threshold = 0.5
+    threshold: ThresholdByClass = 0.5
     candidate_threshold: Probability = 0.1
+    temperature: TemperatureByClass = 1.0
 
 
 class TimeAwareEncoderConfig(Section):
@@ -180,6 +242,18 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_class_has_its_number(self) -> Self:
+        # Where the data decide the classes, this is found once they have.
+        if self.labels is None:
+            return self
+        for name in ("threshold", "temperature"):
+            try:
+                in_order(getattr(self.trigger_detector, name), self.labels)
+            except ValueError as error:
+                raise ValueError(f"trigger_detector.{name} {error}") from None
+        return self
+
     def class_labels(self) -> list[str]:
         """The K class names; ``class_0`` and so on where only their number is known.
 
@@ -213,6 +287,7 @@ class LossConfig(Section):
     positive_weight: Positive | Literal["auto"] | None = None
     focal_gamma: NonNegative = 2.0
     focal_alpha: Probability = 0.25
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     trigger_weight: NonNegative = 1.0
     temporal_weight: NonNegative = 1.0
 
@@ -257,13 +332,35 @@ class TrainingConfig(Section):
     mixed_precision_dtype: Literal["auto", "bf16", "fp16"] = "auto"
     use_gradient_checkpointing: bool = False
     cache_features: bool = False
+    soft_border_seconds: Seconds = 0.0
+    mixup_alpha: NonNegative = 0.0
+    ema_decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
     loss: LossConfig = Field(default_factory=LossConfig)
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     save_every: Count = 1
+    save_every_steps: Count | None = None
+    keep_last: Count | None = 3
     validate_every: Count = 1
+    best_metric: str = "frame_ap"
+    early_stopping_patience: Count | None = None
+    early_stopping_min_delta: NonNegative = 0.0
     checkpoint_dir: str = "checkpoints"
     log_dir: str = "logs"
     seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
+
+
+class UnfreezeConfig(Section):
+    """From an epoch on, a frozen component learns, or the last stages of the backbone do."""
+
+    from_epoch: Annotated[Integer, Field(ge=2)]
+    component: Literal["visual_backbone", "trigger_detector", "time_aware_encoder"]
+    last_stages: Count | None = None
+
+    @model_validator(mode="after")
+    def _only_the_backbone_has_stages(self) -> Self:
+        if self.last_stages is not None and self.component != "visual_backbone":
+            raise ValueError(f"last_stages is for visual_backbone, not for {self.component}")
+        return self
 
 
 class FreezingConfig(Section):
@@ -273,6 +370,7 @@ class FreezingConfig(Section):
     trigger_detector: bool = False
     time_aware_encoder: bool = False
     llm_base: bool = True
+    unfreeze: list[UnfreezeConfig] = Field(default_factory=list)
 
     @field_validator("llm_base")
     @classmethod
@@ -289,6 +387,10 @@ class InferenceConfig(Section):
     save_scores: bool = False
     thumbnails: bool = True
     thumbnail_size: Annotated[Integer, Field(ge=16)] = 320
+    review_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.6
+    review_margin_seconds: Seconds = 5.0
+    review_max_clips: Count = 50
+    review_max_mb: Positive = 200
 
 
 class Config(Section):
@@ -319,6 +421,39 @@ class Config(Section):
             )
         if self.training.cache_features and self.data.cache_dir is None:
             raise ValueError("training.cache_features needs data.cache_dir, which is null")
+        return self
+
+    @model_validator(mode="after")
+    def _standard_norm_needs_cached_features(self) -> Self:
+        if (
+            self.model.visual_encoder.feature_norm == "standard"
+            and not self.training.cache_features
+        ):
+            raise ValueError(
+                "model.visual_encoder.feature_norm: standard takes mean and spread from the cached "
+                "features of the training videos; set training.cache_features to true, or the norm "
+                "to layer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cached_features_stay_as_they_are(self) -> Self:
+        if not self.training.cache_features:
+            return self
+        for number, step in enumerate(self.freezing.unfreeze):
+            if step.component == "visual_backbone":
+                raise ValueError(
+                    f"training.cache_features needs a backbone that stays frozen, but "
+                    f"freezing.unfreeze[{number}] lets it learn from epoch {step.from_epoch} on; "
+                    "set training.cache_features to false, or leave that step out"
+                )
+        shift = self.model.visual_encoder.temporal_shift.type
+        if shift != "none":
+            raise ValueError(
+                "training.cache_features needs features that are of single frames, but with "
+                f"model.visual_encoder.temporal_shift.type: {shift} they depend on the clip; set "
+                "training.cache_features to false, or the type to none"
+            )
         return self
 
     def to_plain(self) -> dict[str, Any]:

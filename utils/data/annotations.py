@@ -134,6 +134,7 @@ def frame_targets(
     timestamps: NDArray[np.float64],
     *,
     point_radius_seconds: float = 0.5,
+    soft_border_seconds: float = 0.0,
 ) -> NDArray[np.float32]:
     """Which classes are on at which frame.
 
@@ -142,15 +143,27 @@ def frame_targets(
         labels: K class names.
         timestamps: ``(T,)`` seconds.
         point_radius_seconds: How far a point reaches to either side.
+        soft_border_seconds: How long a target takes to rise from 0 to 1 around the start of an
+            event and to fall around its end; both lie in the middle, at 0.5. Around an event that
+            is shorter than that it takes as long as the event, which so reaches 1 in its middle.
 
     Returns:
-        ``(T, K)`` float32, 1 where ``start <= t < end`` of an event of the class, else 0.
+        ``(T, K)`` float32. With hard borders 1 where ``start <= t < end`` of an event of the class,
+        else 0. With soft ones in [0, 1], at least 0.5 there, and the highest of events that meet.
     """
     targets = np.zeros((len(timestamps), len(labels)), np.float32)
     positions = {label: index for index, label in enumerate(labels)}
     for event in events:
-        start, end = event.spread(point_radius_seconds)
-        targets[(timestamps >= start) & (timestamps < end), positions[event.label]] = 1.0
+        # Not `spread`, which cuts a point off at 0: no border is there.
+        reach = point_radius_seconds if event.is_point else 0.0
+        start, end = event.start - reach, event.end + reach
+        column = targets[:, positions[event.label]]
+        if ramp := min(soft_border_seconds, end - start):
+            # How far inside, in seconds: rises up to the middle of the event, then falls.
+            depth = np.minimum(timestamps - start, end - timestamps)
+            np.maximum(column, 0.5 + np.clip(depth, -ramp / 2, ramp / 2) / ramp, out=column)
+        else:
+            column[(timestamps >= start) & (timestamps < end)] = 1.0
     return targets
 
 

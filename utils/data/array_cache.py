@@ -45,6 +45,8 @@ _SIDE = "side.npz"
 _CHECKSUMS = "data.crc32"
 _VERIFIED = "verified"
 """Size and time of the data that were last compared with all of their checksums."""
+_PROVISIONAL = "provisional"
+"""Marks an entry whose maker was broken off, and may do better another time."""
 _BLOCK_BYTES = 256 * 1024
 _NUM_SAMPLED_BLOCKS = 8
 """Of data that were verified before: 2 MiB, whatever the length of the video."""
@@ -75,14 +77,19 @@ class EntryWriter:
 
     Attributes:
         side: To be filled by the maker before it ends.
+        is_provisional: To be set by a maker that was broken off, where another try may give more:
+            the entry then serves the runs that live, and the next one makes it anew.
+        is_retry: Whether such an entry made way for this one.
     """
 
-    def __init__(self, file: IO[bytes], folder: Path) -> None:
+    def __init__(self, file: IO[bytes], folder: Path, *, is_retry: bool) -> None:
         self._file = file
         self._folder = folder
         self._checksums = _Checksums()
         self._row: tuple[tuple[int, ...], np.dtype[Any]] | None = None
         self.num_rows = 0
+        self.is_provisional = False
+        self.is_retry = is_retry
         self.side: dict[str, NDArray[Any]] = {}
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -136,11 +143,16 @@ class ArrayCache:
         self._max_bytes = max_bytes
         self._is_tidy = False
         self._has_warned = False
+        # Names of provisional entries that were removed to be made anew.
+        self._retried: set[str] = set()
 
     def get(self, key: Mapping[str, Any]) -> CacheEntry | None:
-        """The entry made for ``key``, or None; a damaged one is removed and reported."""
+        """The entry made for ``key``, or None; a damaged one is removed and reported.
+
+        A provisional one is removed where no living run uses it.
+        """
         folder = self.folder / _digest(key)
-        if not folder.is_dir():
+        if not folder.is_dir() or self._retire(folder):
             return None
         self._hold(folder.name)
         if not folder.is_dir():
@@ -170,7 +182,8 @@ class ArrayCache:
         try:
             with locked_folder(temporary):
                 with _closing(temporary / _DATA, self.folder) as file:
-                    writer = EntryWriter(file, self.folder)
+                    is_retry = _digest(key) in self._retried
+                    writer = EntryWriter(file, self.folder, is_retry=is_retry)
                     # Outside of `_as_cache_error`: what cannot be read is no trouble of ours.
                     yield writer
                 header = {**writer.header(), "key": dict(key)}
@@ -179,6 +192,8 @@ class ArrayCache:
                     np.savez(temporary / _SIDE, **writer.side)  # type: ignore[arg-type]
                     text = json.dumps(header, indent=1)
                     (temporary / _HEADER).write_text(text, encoding="utf-8")
+                    if writer.is_provisional:
+                        (temporary / _PROVISIONAL).touch()
                     self._hold(_digest(key))
                     self._publish(temporary, self.folder / _digest(key))
         finally:
@@ -208,6 +223,23 @@ class ArrayCache:
         finally:
             # The next run may find it abandoned, and help.
             shutil.rmtree(aside, ignore_errors=True)
+
+    def _retire(self, folder: Path) -> bool:
+        """Remove a provisional entry, unless a living run has begun with what it holds."""
+        if not (folder / _PROVISIONAL).exists():
+            return False
+        try:
+            with gate(self.folder, exclusive=True):
+                in_use = names_in_use(self.folder)
+                if in_use is None or folder.name in in_use:
+                    return False
+                self._remove(folder)
+        except OSError as error:
+            # A cache that may only be read: its owner will make it anew.
+            logger.debug("%s: cannot be made anew: %s", folder, error)
+            return False
+        self._retried.add(folder.name)
+        return True
 
     def _tidy(self) -> None:
         """Once: remove what runs that died left behind."""

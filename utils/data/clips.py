@@ -1,4 +1,4 @@
-"""`ClipDataset` and `ClipSampler`: fixed-length training clips from videos of any length.
+"""`ClipDataset`: fixed-length training clips from videos of any length.
 
 Which clip stands at which place of which epoch, and how it is augmented, is a function of (seed,
 epoch, position) alone: no iterator carries state, so a run can be resumed anywhere.
@@ -6,26 +6,34 @@ epoch, position) alone: no iterator carries state, so a run can be resumed anywh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import enum
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from utils.config.schema import AugmentationConfig
 from utils.data.augmentation import ClipAugmentation, generator_for, to_unit_range
 from utils.data.video_inputs import VideoInputs
-from utils.errors import AnnotationError
+from utils.errors import AnnotationError, TrainingError
 
-_CLIP, _AUGMENTATION = 0, 1
-"""Separate random streams, so that another augmentation does not change which clips are drawn."""
+
+class RandomStream(enum.IntEnum):
+    """Separate random streams of a place: another augmentation does not change which clip it is."""
+
+    CLIP = 0
+    AUGMENTATION = 1
+    MIXUP = 2
 
 
 class ClipPosition(NamedTuple):
-    """A place in the run: what the sampler hands to the dataset."""
+    """A place in the run: what `ClipBatchSampler` hands to the dataset."""
 
     epoch: int
     position: int
@@ -65,6 +73,8 @@ class ClipDataset(Dataset[Clip]):
 
     Raises:
         AnnotationError: No video has an event: there is nothing to learn.
+
+    To index raises TrainingError where the cache entry of the clip's video is no longer as it was.
     """
 
     def __init__(
@@ -81,13 +91,15 @@ class ClipDataset(Dataset[Clip]):
         self._event_fraction = event_fraction
         self._augmentation = augmentation
         self._seed = seed
+        self._is_never_padded = min(map(len, self.videos)) >= window_size
+        self._files = tuple(_MappedFile.behind(video.inputs) for video in self.videos)
         targets = np.concatenate([video.targets for video in self.videos])
         self._starts = np.cumsum([0] + [len(video) for video in self.videos])
-        # Frame numbers run through all videos.
+        # Frame numbers run through all videos. Soft borders reach 0.5 where the event begins.
         self._frames_of_class = [
-            found for column in targets.T if len(found := np.flatnonzero(column > 0))
+            found for column in targets.T if len(found := np.flatnonzero(column >= 0.5))
         ]
-        self._background = np.flatnonzero(~(targets > 0).any(axis=1))
+        self._background = np.flatnonzero(~(targets >= 0.5).any(axis=1))
         if not self._frames_of_class:
             raise AnnotationError(
                 "no training video has an event that a sampled frame falls into; there is nothing "
@@ -99,12 +111,11 @@ class ClipDataset(Dataset[Clip]):
         return int(self._starts[-1])
 
     def __getitem__(self, place: ClipPosition) -> Clip:
-        generator = generator_for(self._seed, place.epoch, place.position, _CLIP)
-        video_index, first = self._place(generator)
+        video_index, first = self._place(place)
         video = self.videos[video_index]
-        changes = generator_for(self._seed, place.epoch, place.position, _AUGMENTATION)
+        self._check_unchanged(video_index)
         part = slice(first, min(first + self._window_size, len(video)))
-        inputs = self._inputs(video, part, changes)
+        inputs = self._inputs(video, part, place)
         length = len(inputs)
         # Relative in float64 first: float32 seconds of a long recording are coarser than a frame.
         timestamps = video.timestamps[part] - video.timestamps[first]
@@ -120,11 +131,18 @@ class ClipDataset(Dataset[Clip]):
 
     def targets_at(self, place: ClipPosition) -> Tensor:
         """Targets of the clip at ``place``, padding left out, without reading its frames."""
-        video_index, first = self._place(
-            generator_for(self._seed, place.epoch, place.position, _CLIP)
-        )
+        video_index, first = self._place(place)
         targets = self.videos[video_index].targets[first : first + self._window_size]
         return torch.from_numpy(np.array(targets))
+
+    def num_valid_frames(self, epoch: int, places: range) -> int:
+        """Frames of the clips at ``places`` of an epoch, padding left out, without reading them."""
+        if self._is_never_padded:
+            return len(places) * self._window_size
+        return sum(
+            min(self._window_size, len(self.videos[self._place(ClipPosition(epoch, place))[0]]))
+            for place in places
+        )
 
     def describe(self, clip: Clip, row: int) -> str:
         """Video and time of the clip in ``row`` of a batch, for error messages."""
@@ -132,8 +150,9 @@ class ClipDataset(Dataset[Clip]):
         first = int(torch.as_tensor(clip.first_sample)[row])
         return f"{video.video} at {video.timestamps[first]:.2f} s"
 
-    def _place(self, generator: np.random.Generator) -> tuple[int, int]:
+    def _place(self, place: ClipPosition) -> tuple[int, int]:
         """Draw the video and the clip's first frame in it."""
+        generator = generator_for(self._seed, place.epoch, place.position, RandomStream.CLIP)
         is_event = generator.random() < self._event_fraction or not len(self._background)
         choices: NDArray[np.int64] = (
             self._frames_of_class[generator.integers(len(self._frames_of_class))]
@@ -147,46 +166,65 @@ class ClipDataset(Dataset[Clip]):
         first = frame - int(self._starts[video_index]) - int(generator.integers(self._window_size))
         return video_index, max(0, min(first, length - self._window_size))
 
-    def _inputs(self, video: VideoInputs, part: slice, changes: np.random.Generator) -> Tensor:
-        is_features = video.inputs.dtype != np.uint8
-        if is_features:
-            choices = (video.inputs, *video.copies)
-            chosen = (
-                choices[changes.integers(len(choices))]
-                if self._augmentation.enabled
-                else (video.inputs)
+    def _check_unchanged(self, video_index: int) -> None:
+        """Before mapped memory is read: behind the end of a file, that would end the process."""
+        file = self._files[video_index]
+        if file is not None and (trouble := file.trouble()):
+            raise TrainingError(
+                f"{self.videos[video_index].video}: its cache entry {file.path} {trouble} while "
+                "training reads it; the checkpoints so far are sound: go on with --resume latest, "
+                "which reads the video anew"
             )
-            return torch.from_numpy(np.array(chosen[part], np.float32))
-        frames = torch.from_numpy(np.array(video.inputs[part]))
-        if self._augmentation.enabled:
-            frames = ClipAugmentation.draw(self._augmentation, changes).apply(frames)
-        return to_unit_range(frames)
+
+    def _inputs(self, video: VideoInputs, part: slice, place: ClipPosition) -> Tensor:
+        is_features = video.inputs.dtype != np.uint8
+        inputs = video.inputs
+        draw: ClipAugmentation | None = None
+        # A generator takes as long as all else that is done for a clip of features.
+        if self._augmentation.enabled and (video.copies or not is_features):
+            key = (place.epoch, place.position, RandomStream.AUGMENTATION)
+            changes = generator_for(self._seed, *key)
+            if is_features:
+                choices = (video.inputs, *video.copies)
+                inputs = choices[changes.integers(len(choices))]
+            else:
+                draw = ClipAugmentation.draw(self._augmentation, changes)
+        if is_features:
+            return torch.from_numpy(np.array(inputs[part], np.float32))
+        frames = torch.from_numpy(np.array(inputs[part]))
+        return to_unit_range(frames if draw is None else draw.apply(frames))
 
 
-class ClipSampler(Sampler[ClipPosition]):
-    """Places ``0 .. clips_per_epoch - 1`` of one epoch, or from ``first`` on.
+@dataclass(frozen=True, kw_only=True)
+class _MappedFile:
+    """A file whose bytes an array reads from disk when they are needed.
 
-    Args:
-        clips_per_epoch: Length of an epoch.
+    Attributes:
+        path: The file.
+        state: What changes with its bytes: device, inode, size, and time in nanoseconds.
     """
 
-    def __init__(self, clips_per_epoch: int) -> None:
-        self.clips_per_epoch = clips_per_epoch
-        self.epoch = 0
-        self.first = 0
+    path: str
+    state: tuple[int, ...]
 
-    def set_position(self, epoch: int, first: int = 0) -> None:
-        """Start the next iteration at place ``first`` of ``epoch``."""
-        self.epoch = epoch
-        self.first = first
+    @classmethod
+    def behind(cls, array: NDArray[Any]) -> Self | None:
+        """Of a mapped array; None of one in memory."""
+        path = getattr(array, "filename", None)
+        return None if path is None else cls(path=os.fspath(path), state=_file_state(path))
 
-    def __iter__(self) -> Iterator[ClipPosition]:
-        for position in range(self.first, self.clips_per_epoch):
-            yield ClipPosition(self.epoch, position)
+    def trouble(self) -> str | None:
+        """What has become of the file, or None where it is as it was."""
+        try:
+            state = _file_state(self.path)
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return None if state == self.state else "was changed"
 
-    def __len__(self) -> int:
-        # A run may be resumed with shorter epochs, beyond the end of the one it was stopped in.
-        return max(0, self.clips_per_epoch - self.first)
+
+def _file_state(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _pad(values: Tensor, num_frames: int) -> Tensor:

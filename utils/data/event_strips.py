@@ -127,12 +127,15 @@ def background(video: VideoAnnotation) -> list[tuple[float, float]]:
     return found
 
 
-def read_strip(source: VideoSource, strip: Strip) -> Iterator[StripFrame]:
+def read_strip(
+    source: VideoSource, strip: Strip, *, short_side: int | None = None
+) -> Iterator[StripFrame]:
     """The frames of a strip: for each moment the first frame at or after it, none twice.
 
     Args:
         source: The strip's video, open.
         strip: What to show.
+        short_side: Of the pictures, in pixels; None: as they are. They are never enlarged.
 
     Raises:
         VideoDecodeError: Nothing can be decoded.
@@ -148,7 +151,9 @@ def read_strip(source: VideoSource, strip: Strip) -> Iterator[StripFrame]:
             elif has_point or (not event.is_point and frame.timestamp >= event.end):
                 part = "after"
             has_point = event.is_point and part != "before"
-        yield StripFrame(timestamp=frame.timestamp, part=part, image=frame.rgb())
+        yield StripFrame(
+            timestamp=frame.timestamp, part=part, image=frame.rgb(short_side=short_side)
+        )
 
 
 def frames_at(source: VideoSource, moments: Iterable[float]) -> Iterator[DecodedFrame]:

@@ -18,8 +18,9 @@ from utils.events.wording import format_duration, format_time, spoken_label
 from utils.video.source import Image
 
 BACKGROUND = "background"
+PAGE_END = "</body>\n</html>\n"
 
-_STYLE = """
+PAGE_STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #66727f; --page: #fff; --card: #f4f6f8;
   --line: #d5dbe1; --inside: #f28e2b; --start: #1a7f37; --end: #cf222e; }
 @media (prefers-color-scheme: dark) {
@@ -95,15 +96,7 @@ def page_parts(
         title: Heading of the page.
         height: Of the pictures, in pixels.
     """
-    yield (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # Labels and names come from files that anyone may have written.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{_escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{_escape(title)}</h1>\n"
-    )
+    yield page_start(title)
     yield _overview(summary)
     names = [*annotations.labels, None]
     section: int | None = None
@@ -114,14 +107,32 @@ def page_parts(
             section = number
             yield f'<h2 id="class{number}">{_heading(label, summary)}</h2>\n'
         yield _article(shown, height)
-    yield "</body>\n</html>\n"
+    yield PAGE_END
+
+
+def page_start(title: str, *, style: str = "") -> str:
+    """Everything up to and with the heading.
+
+    Args:
+        title: Of the page, and its heading.
+        style: Rules beside `PAGE_STYLE`.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        # Labels and names come from files that anyone may have written.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(title)}</title>\n<style>{PAGE_STYLE}{style}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n"
+    )
 
 
 def _overview(summary: DatasetSummary) -> str:
     seconds = summary.seconds
     length = "" if seconds is None else f", {format_duration(seconds)}"
     rows = [
-        f'<tr><td><a href="#class{number}">{_escape(spoken_label(found.label))}</a></td>'
+        f'<tr><td><a href="#class{number}">{escape(spoken_label(found.label))}</a></td>'
         f"<td>{found.num_events}</td><td>{found.num_points}</td><td>{found.num_videos}</td>"
         f"<td>{format_duration(found.covered_seconds)}</td></tr>"
         for number, found in enumerate(summary.classes)
@@ -146,16 +157,26 @@ def _heading(label: str | None, summary: DatasetSummary) -> str:
     found = next(found for found in summary.classes if found.label == label)
     plural = "" if found.num_events == 1 else "s"
     return (
-        f'{_escape(spoken_label(label))} <span class="soft">{found.num_events} event{plural}</span>'
+        f'{escape(spoken_label(label))} <span class="soft">{found.num_events} event{plural}</span>'
     )
 
 
 def _article(shown: ShownStrip, height: int) -> str:
     strip = shown.strip
-    head = f"<h3>{_escape(strip.video.video)} <span class='soft'>{_about(strip)}</span></h3>"
+    head = f"<h3>{escape(strip.video.video)} <span class='soft'>{_about(strip)}</span></h3>"
+    return f"<article>{head}{strip_block(shown, height)}</article>\n"
+
+
+def strip_block(shown: ShownStrip, height: int) -> str:
+    """The pictures in a row, or the reason why there are none.
+
+    Args:
+        shown: What to show.
+        height: Of the pictures, in pixels.
+    """
     if shown.error is not None:
-        return f'<article>{head}<p class="failed">{_escape(shown.error)}</p></article>\n'
-    return f'<article>{head}<div class="strip">{"".join(_pieces(shown, height))}</div></article>\n'
+        return f'<p class="failed">{escape(shown.error)}</p>'
+    return f'<div class="strip">{"".join(_pieces(shown, height))}</div>'
 
 
 def _about(strip: Strip) -> str:
@@ -181,7 +202,7 @@ def _about(strip: Strip) -> str:
         parts.append(f"at the same time: {', '.join(others)}")
     if event.description:
         parts.append(f"“{event.description}”")
-    return _escape(" · ".join(parts))
+    return escape(" · ".join(parts))
 
 
 def _meets(first: AnnotatedEvent, second: AnnotatedEvent) -> bool:
@@ -239,6 +260,7 @@ def _jpeg(image: Image, height: int) -> tuple[str, int, int]:
     return base64.b64encode(file.getvalue()).decode(), *size
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """``text`` as HTML shows it, whatever is in it."""
     # What is no character (bytes of an odd file name) is written out; it could not be saved.
     return html.escape(text.encode("utf-8", "backslashreplace").decode())

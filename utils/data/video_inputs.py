@@ -11,7 +11,7 @@ import itertools
 import logging
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK_FRAMES = 16
-_ENTRY_VERSION = 2
+_ENTRY_VERSION = 3
 """Part of every key: raised whenever the same settings would give other pixels or side arrays."""
 
 _Time = tuple[float, int]
@@ -41,6 +41,19 @@ _Time = tuple[float, int]
 EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
 """``(frames (T, C, S, S) uint8, draw) -> backbone features (T, R)``; draw 0 is plain, any other
 number stands for the one augmentation of a copy."""
+
+
+@dataclass(kw_only=True)
+class _Shortfall:
+    """What a video could not give; complete after its last chunk.
+
+    Attributes:
+        notes: One sentence per kind of loss.
+        is_unfinished: Whether the decoder gave up, so that another try may give more.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    is_unfinished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +66,7 @@ class VideoInputs:
         copies: Augmented copies of ``inputs``; empty for frames, which are augmented on the fly.
         timestamps: ``(T,)`` float64 seconds.
         frame_indices: ``(T,)`` int64 positions in the source.
-        targets: ``(T, K)`` float32, 0 or 1.
+        targets: ``(T, K)`` float32, 0 or 1; with soft borders in [0, 1].
         events: The ground truth.
         group: As annotated.
 
@@ -95,6 +108,8 @@ class VideoInputsLoader:
         config: Sampling, preprocessing and cache folder.
         labels: K class names, in the model's order.
         neighbor_offsets_seconds: What the encoder's motion images want; see `FrameSampler`.
+        soft_border_seconds: Of the targets; see `frame_targets`. For training alone: metrics are
+            measured on hard ones.
     """
 
     def __init__(
@@ -103,8 +118,10 @@ class VideoInputsLoader:
         labels: Sequence[str],
         *,
         neighbor_offsets_seconds: Sequence[float] = (),
+        soft_border_seconds: float = 0.0,
     ) -> None:
         self._config = config
+        self._soft_border_seconds = soft_border_seconds
         self._labels = tuple(labels)
         self._offsets = tuple(neighbor_offsets_seconds)
         self._sampler = FrameSampler(
@@ -131,13 +148,14 @@ class VideoInputsLoader:
         Raises:
             VideoError: The video cannot be used.
         """
-        lost: list[str] = []
+        lost = _Shortfall()
         if self._cache is None:
             chunks = list(self._chunks(video, lost))
             frames = np.concatenate([frames.numpy() for frames, _ in chunks])
             side = _side_arrays([time for _, times in chunks for time in times], lost)
             return self._from_entry(video, CacheEntry(data=frames, side=side), frames, ())
         entry = self._entry(
+            video,
             self._cache,
             {**self._key(video), "content": "frames"},
             ((frames.numpy(), times) for frames, times in self._chunks(video, lost)),
@@ -171,12 +189,12 @@ class VideoInputsLoader:
 
             key["augmentation_version"] = AUGMENTATION_VERSION
         draws = [0, *(draw_number(key["video"], copy) for copy in range(1, num_copies + 1))]
-        lost: list[str] = []
+        lost = _Shortfall()
         rows = (
             (np.stack([encode(frames, draw) for draw in draws], axis=1), times)
             for frames, times in self._chunks(video, lost)
         )
-        entry = self._entry(self._cache, key, rows, lost)
+        entry = self._entry(video, self._cache, key, rows, lost)
         return self._from_entry(
             video,
             entry,
@@ -186,12 +204,17 @@ class VideoInputsLoader:
 
     def _entry(
         self,
+        video: VideoAnnotation,
         cache: ArrayCache,
         key: Mapping[str, Any],
         chunks: Generator[tuple[NDArray[Any], list[_Time]]],
-        lost: list[str],
+        lost: _Shortfall,
     ) -> CacheEntry:
-        """The entry of ``key``, made from ``chunks``, which fill ``lost``, where there is none."""
+        """The entry of ``key``, made from ``chunks``, which fill ``lost``, where there is none.
+
+        One that a decoder broke off is made anew by the next run. Where it is broken off again it
+        is the file's fault, and what there is stays.
+        """
         entry = cache.get(key)
         if entry is None:
             with cache.create(key) as writer:
@@ -200,6 +223,13 @@ class VideoInputsLoader:
                     writer.append(rows)
                     times += chunk_times
                 writer.side.update(_side_arrays(times, lost))
+                writer.is_provisional = lost.is_unfinished and not writer.is_retry
+                if writer.is_provisional:
+                    logger.warning(
+                        "%s: the next run will read it again, in the hope that its decoder gets "
+                        "further then",
+                        video.path,
+                    )
             entry = cache.get(key)
         if entry is None:
             raise CacheError(
@@ -226,7 +256,7 @@ class VideoInputsLoader:
         }
 
     def _chunks(
-        self, video: VideoAnnotation, lost: list[str]
+        self, video: VideoAnnotation, lost: _Shortfall
     ) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
         """Decode; after the last chunk ``lost`` says what the file could not give."""
         with VideoSource.open(video.path, decoder=self._config.decoder) as source:
@@ -238,7 +268,8 @@ class VideoInputsLoader:
                 yield self._processor.process_uint8(stack_samples(chunk)), times
             if is_empty:
                 raise EmptyVideoError(video.path, "no frame could be sampled")
-            lost += source.loss.notes
+            lost.notes += source.loss.notes
+            lost.is_unfinished = source.gave_up
             if self._config.skip_nonref_frames:
                 logger.info("%s: %s", video.path, source.skipping)
 
@@ -272,6 +303,7 @@ class VideoInputsLoader:
             self._labels,
             timestamps,
             point_radius_seconds=self._config.point_radius_seconds,
+            soft_border_seconds=self._soft_border_seconds,
         )
 
 
@@ -293,9 +325,9 @@ def stack_samples(samples: Sequence[SampledFrame]) -> NDArray[np.uint8]:
     return np.stack([np.stack((sample.image, *sample.neighbors)) for sample in samples])
 
 
-def _side_arrays(times: Sequence[_Time], lost: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _side_arrays(times: Sequence[_Time], lost: _Shortfall) -> dict[str, NDArray[Any]]:
     return {
         "timestamps": np.array([timestamp for timestamp, _ in times], np.float64),
         "frame_indices": np.array([frame_index for _, frame_index in times], np.int64),
-        "lost": np.array(lost, np.str_),
+        "lost": np.array(lost.notes, np.str_),
     }

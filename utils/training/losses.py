@@ -30,7 +30,7 @@ FrameLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_loss(config: LossConfig, positive_weight: Tensor | None) -> FrameLoss:
-    """The loss that ``config.type`` names.
+    """The loss that ``config.type`` names, of targets that ``config.label_smoothing`` has moved.
 
     Args:
         config: ``training.loss``.
@@ -40,7 +40,26 @@ def build_loss(config: LossConfig, positive_weight: Tensor | None) -> FrameLoss:
         UnknownNameError: No such loss.
     """
     loss: FrameLoss = LOSSES.resolve(config.type)(config, positive_weight)
-    return loss
+    if not config.label_smoothing:
+        return loss
+
+    def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
+        return loss(logits, smooth_targets(targets, config.label_smoothing))
+
+    return smoothed
+
+
+def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
+    """``targets`` moved towards 1/2, so that no frame asks for an endless logit.
+
+    ``t (1 - s) + s / 2``: label smoothing (Szegedy et al., 2016, arXiv:1512.00567, section 7). Its
+    uniform distribution is 1/2 here, a class being either on or off.
+
+    Args:
+        targets: ``(B, T, K)`` in [0, 1].
+        smoothing: ``s``, at least 0 and below 1.
+    """
+    return targets * (1 - smoothing) + smoothing / 2
 
 
 def weighted_bce(config: LossConfig, positive_weight: Tensor | None) -> FrameLoss:

@@ -10,6 +10,9 @@ from typing import Self
 
 logger = logging.getLogger(__name__)
 
+WORKER_GRACE_SECONDS = 300
+"""More than a step and a checkpoint take."""
+
 
 class StopSignal:
     """A context manager; inside it the first signal is remembered, a second acts as usual.
@@ -58,12 +61,20 @@ class StopSignal:
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """``worker_init_fn`` of a loader: Ctrl-C goes to every process, but is for the parent.
+    """``worker_init_fn`` of a loader: signals go to every process, but are for the parent.
 
-    A forked worker also inherits the parent's `StopSignal`; it would outlive the first SIGTERM.
+    Ctrl-C does, and so does the SIGTERM of torchrun, systemd and Slurm. A worker that obeyed at
+    once would take the parent down before it has saved; it ends when the parent does.
 
     Args:
         worker: Its number, which the loader passes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # In place of the parent's `StopSignal`, which a forked worker inherits.
+    signal.signal(signal.SIGTERM, _end_later)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    """Should the worker hang, so that its parent has to end it, it does not hang for good."""
+    signal.alarm(WORKER_GRACE_SECONDS)

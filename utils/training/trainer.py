@@ -1,120 +1,71 @@
 """`Trainer`: from clips to checkpoints, on accelerate.
 
 It is handed the model, the data, the parameter groups and the evaluator, and knows nothing of what
-the model is made of: batches in, `TriggerOutput`-like pairs of logits out.
+the model is made of: batches in, `TriggerOutput`-like pairs of logits out. What an update does is
+in `updates`, what goes into a checkpoint in `run_state`; here is the order of things.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from utils.checkpoint import (
-    BEST_NAME,
-    FINAL_NAME,
-    FORMAT_VERSION,
-    epoch_checkpoint_name,
-    load_checkpoint,
-    load_model_weights,
-    numbered_checkpoints,
-    remove_step_checkpoints,
-    save_checkpoint,
-    step_checkpoint_name,
-)
+from utils.checkpoint import load_checkpoint
+from utils.checkpoint_folder import CheckpointFolder
 from utils.config import Config
 from utils.config.schema import TrainingConfig
-from utils.data.clips import Clip, ClipDataset, ClipSampler
-from utils.errors import CheckpointError, TrainingError
-from utils.training.losses import FrameLoss, mean_over_valid
+from utils.data.clip_batches import EpochPlan
+from utils.data.clips import ClipDataset
+from utils.errors import TrainingError
+from utils.training.batch_loading import BatchLoader
+from utils.training.early_stopping import EarlyStopping
+from utils.training.ema import ExponentialMovingAverage
+from utils.training.losses import FrameLoss
 from utils.training.optimization import build_optimizer, build_schedule
-from utils.training.randomness import random_state, restore_random_state
+from utils.training.processes import Processes
+from utils.training.progress import Progress, TrainingResult
 from utils.training.resuming import check_resumable
-from utils.training.stopping import StopSignal, leave_signals_to_parent
+from utils.training.run_board import RunBoard
+from utils.training.run_state import RunState, seed_process
+from utils.training.stopping import StopSignal
+from utils.training.updates import UpdateStep
 
 logger = logging.getLogger(__name__)
 
 Evaluator = Callable[[Any, torch.device], Mapping[str, float]]
-"""``(model, device) -> metrics by name``, of which `BEST_METRIC` chooses the best checkpoint."""
-
-BEST_METRIC = "frame_ap"
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run stands; goes into every checkpoint.
-
-    Attributes:
-        epoch: Finished epochs.
-        batch: Micro-batches done in the epoch that is under way.
-        global_step: Optimizer updates.
-        loss: Mean training loss of the last finished epoch; NaN before the first.
-        best_metric: Highest validation `BEST_METRIC`, or None before the first.
-        metrics: Of the last validation.
-        epoch_loss_sum: Sum of the losses of the epoch under way.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    global_step: int = 0
-    loss: float = math.nan
-    best_metric: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    epoch_loss_sum: float = 0.0
-
-    @property
-    def recent_loss(self) -> float:
-        """Mean loss of the epoch under way so far, or of the last one where it has not begun."""
-        return self.epoch_loss_sum / self.batch if self.batch else self.loss
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What `Trainer.fit` leaves.
-
-    Attributes:
-        checkpoint_path: The final checkpoint, or the one to resume from where a signal stopped the
-            run.
-        best_path: The best one by validation, or None without validation.
-        progress: At the end.
-        exit_code: 0, or 128 + the signal's number.
-    """
-
-    checkpoint_path: Path
-    best_path: Path | None
-    progress: Progress
-    exit_code: int
+"""``(model, device) -> metrics by name``, the same in all processes; ``training.best_metric`` names
+the one that chooses the best checkpoint."""
 
 
 class Trainer:
     """One training run.
 
-    An update's gradient is the mean over its micro-batches, each of which is a mean over its valid
-    frames: the same as of one large batch where all clips are full, and close to it where some are
-    padded.
+    An update's gradient is that of the mean over all valid frames of its clips, in whatever batches
+    and processes they are computed.
 
     Args:
         model: On any device; called with ``(inputs, timestamps, valid)``.
         config: The resolved config; it goes into every checkpoint.
         dataset: Clips.
-        parameter_groups: Trainable parameters by component.
+        parameter_groups: By component, the parameters that learn now or in a later epoch.
         loss: Of one head.
         evaluator: Called after every ``validate_every`` epochs; None without validation videos.
         device: To train on.
         metadata: Plain containers that go into every checkpoint.
+        begin_epoch: Called with the bare model and the epoch, from 1, before each: decides which
+            parameters learn in it. None: all of ``parameter_groups``, always.
+        pictures: ``(H, W, 3)`` RGB by name, of the last validation, for TensorBoard.
+        processes: That train together.
     """
 
     def __init__(
@@ -128,39 +79,76 @@ class Trainer:
         evaluator: Evaluator | None,
         device: torch.device,
         metadata: Mapping[str, Any],
+        begin_epoch: Callable[[Any, int], None] | None = None,
+        pictures: Callable[[], Mapping[str, NDArray[np.uint8]]] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self._config = config
-        self._training = config.training
+        training = self._training = config.training
         self._dataset = dataset
-        self._loss = loss
         self._evaluator = evaluator
         self._metadata = dict(metadata)
-        self._checkpoint_dir = Path(self._training.checkpoint_dir)
+        self._begin_epoch = begin_epoch
+        self._pictures = pictures
+        self._processes = processes or Processes()
+        self._folder = CheckpointFolder(Path(training.checkpoint_dir), keep_last=training.keep_last)
         if device.type == "cuda":
             # accelerate takes the current GPU, not one that it is told.
             torch.cuda.set_device(device)
         self._accelerator = Accelerator(
             cpu=device.type == "cpu",
-            mixed_precision=mixed_precision(config.training, device),
+            mixed_precision=mixed_precision(training, device),
+            # What is frozen in an epoch has no gradient to exchange.
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=begin_epoch is not None)
+            ],
         )
-        self._sampler = ClipSampler(
-            self._training.clips_per_epoch
-            or max(1, dataset.num_frames // config.data.clip_window_size)
+        self._plan = EpochPlan(
+            clips_per_epoch=training.clips_per_epoch
+            or max(1, dataset.num_frames // config.data.clip_window_size),
+            batch_size=training.batch_size,
+            accumulation=training.gradient_accumulation_steps,
+            num_processes=self._processes.count,
         )
-        self._batches_per_epoch = math.ceil(
-            self._sampler.clips_per_epoch / self._training.batch_size
-        )
-        self._steps_per_epoch = math.ceil(
-            self._batches_per_epoch / self._training.gradient_accumulation_steps
-        )
-        self._total_steps = self._steps_per_epoch * self._training.num_epochs
-        optimizer = build_optimizer(parameter_groups, self._training)
-        schedule = build_schedule(optimizer, self._training, self._total_steps)
+        self._check_sharding()
+        groups = [(name, list(parameters)) for name, parameters in parameter_groups]
+        for _, parameters in groups:
+            for parameter in parameters:
+                # Whoever exchanges gradients asks once which there will ever be.
+                parameter.requires_grad_(True)
+        optimizer = build_optimizer(groups, training)
+        steps = self._plan.num_updates() * training.num_epochs
+        schedule = build_schedule(optimizer, training, steps)
         self._model, self._optimizer = self._accelerator.prepare(model, optimizer)
-        # Not prepared: accelerate would step it once a process, and skip steps on its own account.
-        self._schedule = schedule
-        self.progress = Progress()
-        self._is_resumed = False
+        self._apply_epoch(1)
+        self._state = RunState(
+            accelerator=self._accelerator,
+            model=self.model,
+            optimizer=self._optimizer,
+            # Not prepared: accelerate would step it once a process, and skip steps on its own
+            # account.
+            schedule=schedule,
+            average=None
+            if training.ema_decay is None
+            else ExponentialMovingAverage(self.model, training.ema_decay),
+            early_stopping=EarlyStopping(
+                training.early_stopping_patience, training.early_stopping_min_delta
+            ),
+            plan=self._plan,
+            processes=self._processes,
+        )
+        self._update = UpdateStep(
+            accelerator=self._accelerator,
+            model=self._model,
+            optimizer=self._optimizer,
+            schedule=schedule,
+            loss=loss,
+            dataset=dataset,
+            config=training,
+            processes=self._processes,
+        )
+        self._resumed_from: Path | None = None
+        self._saved_step = 0
         self._run_name = time.strftime("%Y%m%d-%H%M%S")
 
     @property
@@ -169,327 +157,296 @@ class Trainer:
         return self._accelerator.unwrap_model(self._model)
 
     @property
-    def clips_per_epoch(self) -> int:
-        return self._sampler.clips_per_epoch
+    def progress(self) -> Progress:
+        return self._state.progress
 
-    def resume(self, path: Path) -> None:
+    @property
+    def clips_per_epoch(self) -> int:
+        return self._plan.clips_per_epoch
+
+    def resume(
+        self,
+        path: Path,
+        *,
+        allow_changes: bool = False,
+        strict: bool = True,
+        checked: Mapping[str, Any] | None = None,
+    ) -> None:
         """Go on from a checkpoint as if the run had never stopped.
 
+        Args:
+            path: Of the checkpoint.
+            allow_changes: See `check_resumable`.
+            strict: See `load_model_weights`.
+            checked: Its content, where it was read and passed `check_resumable` already.
+
         Raises:
-            CheckpointError: It cannot be read, or is of another model.
+            CheckpointError: It cannot be read, or is of another model or run.
         """
-        content = load_checkpoint(path)
-        check_resumable(content, self._config, source=str(path))
-        load_model_weights(self.model, content["model_state_dict"], source=str(path))
-        try:
-            self._restore(content)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{path}: its training state does not fit this run ({error}); resume with the "
-                "config of that run"
-            ) from error
-        self._is_resumed = True
-        done = self.progress.batch * self._training.batch_size
-        if self.progress.batch and content["data_position"]["clips_per_epoch"] != (
-            self.clips_per_epoch
-        ):
-            raise CheckpointError(
-                f"{path}: was saved inside an epoch, {done} clips from its start, and an epoch was "
-                f"{content['data_position']['clips_per_epoch']} clips then but is "
-                f"{self.clips_per_epoch} now; resume with the videos of that run, or from a "
-                "checkpoint at the end of an epoch"
+        if checked is None:
+            checked = load_checkpoint(path)
+            check_resumable(
+                checked,
+                self._config,
+                source=str(path),
+                allow_changes=allow_changes,
+                data=self._metadata.get("data"),
             )
+        content = checked
+        self._state.restore(content, self._config, source=str(path), strict=strict)
+        self._run_name = content["metadata"]["run_name"]
+        self._resumed_from = path
+        self._saved_step = self.progress.global_step
         logger.info(
             "resumed from %s: epoch %d, update %d of %d",
             path,
             self.progress.epoch + 1,
             self.progress.global_step,
-            self._total_steps,
+            self._total_steps(),
         )
-
-    def _restore(self, content: Mapping[str, Any]) -> None:
-        # What the config says now wins over the rates in the checkpoint, which `check_resumable`
-        # has told; where both agree, all of this gives the same numbers as before the stop.
-        chosen = [
-            {key: group[key] for key in ("initial_lr", "weight_decay")}
-            for group in self._optimizer.param_groups
-        ]
-        self._optimizer.load_state_dict(content["optimizer_state_dict"])
-        self._schedule.load_state_dict(content["scheduler_state_dict"])
-        self._schedule.base_lrs = [group["initial_lr"] for group in chosen]
-        factor = self._schedule.lr_lambdas[0](self._schedule.last_epoch)
-        for group, values in zip(self._optimizer.param_groups, chosen, strict=True):
-            group.update(values, lr=values["initial_lr"] * factor)
-        if self._accelerator.scaler is not None and content["scaler_state_dict"]:
-            self._accelerator.scaler.load_state_dict(content["scaler_state_dict"])
-        position, metadata = content["data_position"], content["metadata"]
-        self.progress = Progress(
-            epoch=content["epoch"],
-            batch=position["batch"],
-            epoch_loss_sum=position["epoch_loss_sum"],
-            global_step=content["global_step"],
-            loss=position["last_epoch_loss"],
-            best_metric=metadata["best_metric"],
-            metrics=dict(metadata["metrics"]),
-        )
-        self._run_name = metadata["run_name"]
-        restore_random_state(content["rng_state"])
 
     def fit(self) -> TrainingResult:
         """Train to the last epoch, or until Ctrl-C or SIGTERM, which save and leave cleanly.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: The loss is not finite, inputs cannot be read any more, or another
+                process is gone.
             CheckpointError: A checkpoint cannot be written.
         """
-        if not self._is_resumed:
-            self._move_earlier_run_aside()
-        elif self.progress.epoch >= self._training.num_epochs:
-            logger.info(
-                "nothing left to train: %d of %d epochs are done; to go on, raise "
-                "training.num_epochs",
-                self.progress.epoch,
-                self._training.num_epochs,
-            )
-        log_dir = Path(self._training.log_dir) / self._run_name
+        with self._processes.losing_none():
+            result = self._fit()
+            self._processes.leave()
+        return result
+
+    def _fit(self) -> TrainingResult:
+        self._run_name = self._processes.from_main(self._run_name)
+        plain = self._config.to_plain()
+        self._processes.check_agreement(
+            {
+                **{f"config ({name})": section for name, section in plain.items()},
+                "data": self._metadata.get("data"),
+                "number of frames to train on": self._dataset.num_frames,
+                "position to go on from": vars(self.progress) | {"loss": None, "metrics": None},
+            }
+        )
+        if self._processes.is_main:
+            place = (self.progress.epoch, self.progress.batch)
+            self._folder.begin(resumed_from=self._resumed_from, place=place)
+        if self._resumed_from is None:
+            # What was drawn so far (weights, samples for the loss) must not shift the run.
+            seed_process(self._training.seed, self._processes)
+        self._say_where_nothing_is_left()
         with (
             StopSignal() as stop,
-            SummaryWriter(log_dir, purge_step=self.progress.global_step + 1) as board,
-            tqdm(
-                total=self._total_steps,
-                initial=self.progress.global_step,
-                unit="step",
-                dynamic_ncols=True,
-                mininterval=1.0,
-            ) as bar,
+            RunBoard(
+                Path(self._training.log_dir) / self._run_name,
+                config=self._config,
+                device=self._accelerator.device,
+                data=self._metadata.get("data", {}),
+                progress=self.progress,
+                total_steps=self._total_steps(),
+                processes=self._processes,
+            ) as board,
+            BatchLoader(
+                self._dataset,
+                self._plan,
+                processes=self._processes,
+                num_workers=self._config.data.num_workers,
+                device=self._accelerator.device,
+            ) as loader,
         ):
-            logger.info("TensorBoard: tensorboard --logdir %s", self._training.log_dir)
-            while self.progress.epoch < self._training.num_epochs:
-                self._train_epoch(board, bar, stop)
-                if stop.received is None:
-                    self._finish_epoch(board, bar)
-                # Asked again: a signal may have come during validation.
-                if stop.received is not None:
-                    return self._stopped(stop)
-            final = self._checkpoint_dir / FINAL_NAME
-            save_checkpoint(self._content(), final)
-            return self._result(final, exit_code=0)
+            while not self._is_done():
+                is_stop_asked = self._train_epoch(loader, board, stop)
+                if not is_stop_asked:
+                    self._finish_epoch(board)
+                    # Asked again: a signal may have come during validation.
+                    is_stop_asked = any(self._processes.gather(stop.received is not None))
+                if is_stop_asked:
+                    return self._stopped(board, stop)
+            self._save(self._folder.save_final)
+            return self._result(self._folder.final_path, exit_code=0)
 
-    def _train_epoch(self, board: SummaryWriter, bar: tqdm[Any], stop: StopSignal) -> None:
-        accumulation = self._training.gradient_accumulation_steps
-        bar.set_description(f"epoch {self.progress.epoch + 1}/{self._training.num_epochs}")
+    def _is_done(self) -> bool:
+        return (
+            self.progress.epoch >= self._training.num_epochs
+            # Asked between epochs alone.
+            or (not self.progress.clip and self._state.early_stopping.should_stop)
+        )
+
+    def _say_where_nothing_is_left(self) -> None:
+        if self._resumed_from is None or not self._is_done():
+            return
+        epoch, epochs = self.progress.epoch, self._training.num_epochs
+        if epoch >= epochs:
+            logger.info(
+                "nothing left to train: %d of %d epochs are done; to go on, raise "
+                "training.num_epochs and give --allow-config-change",
+                epoch,
+                epochs,
+            )
+        else:
+            logger.info(
+                "nothing left to train: stopped early after epoch %d; to go on, raise "
+                "training.early_stopping_patience and give --allow-config-change",
+                epoch,
+            )
+
+    def _train_epoch(self, loader: BatchLoader, board: RunBoard, stop: StopSignal) -> bool:
+        """The rest of the epoch under way; whether to stop before its end or behind it."""
+        progress = self.progress
+        self._apply_epoch(progress.epoch + 1)
         self._model.train()
         self._optimizer.zero_grad(set_to_none=True)
-        update_loss = 0.0
-        for clip in self._batches():
-            done = self.progress.batch + 1
-            is_update = done % accumulation == 0 or done == self._batches_per_epoch
-            group_size = _group_size(done, accumulation, self._batches_per_epoch)
-            loss = self._micro_batch(clip, share=1 / group_size, sync=is_update)
-            self.progress.batch = done
-            self.progress.epoch_loss_sum += loss
-            update_loss += loss / group_size
-            if not is_update:
-                continue
-            rates = {group["name"]: group["lr"] for group in self._optimizer.param_groups}
-            norm = self._update()
-            self.progress.global_step += 1
-            self._log_step(board, loss=update_loss, norm=norm, rates=rates)
-            update_loss = 0.0
-            bar.update()
-            bar.set_postfix(self._postfix(), refresh=False)
-            if stop.received is not None:
-                return
-
-    def _batches(self) -> Iterator[Clip]:
-        """The rest of the epoch under way, on the device."""
-        # The last batch of an epoch may be short.
-        first = min(self.progress.batch * self._training.batch_size, self.clips_per_epoch)
-        self._sampler.set_position(self.progress.epoch, first)
-        loader = DataLoader(
-            self._dataset,
-            batch_size=self._training.batch_size,
-            sampler=self._sampler,
-            num_workers=self._config.data.num_workers,
-            pin_memory=self._accelerator.device.type == "cuda",
-            worker_init_fn=leave_signals_to_parent,
-            # Its own: the default takes the base seed of workers from the global generator, and a
-            # resumed epoch would draw once more than one that was never stopped.
-            generator=torch.Generator().manual_seed(self._training.seed),
-        )
-        for clip in loader:
-            yield Clip(*(value.to(self._accelerator.device, non_blocking=True) for value in clip))
-
-    def _micro_batch(self, clip: Clip, *, share: float, sync: bool) -> float:
-        """Forward and backward; gradients add up. Returns the loss of this batch."""
-        weights = self._training.loss
-        with contextlib.nullcontext() if sync else self._accelerator.no_sync(self._model):
-            with self._accelerator.autocast():
-                output = self._model(clip.inputs, clip.timestamps, clip.valid)
-            loss = torch.zeros((), device=clip.valid.device)
-            for logits, weight in zip(
-                output, (weights.trigger_weight, weights.temporal_weight), strict=True
-            ):
-                losses = self._loss(logits.float(), clip.targets)
-                loss = loss + weight * mean_over_valid(losses, clip.valid)
-            value = self._checked(float(loss.detach()), clip)
-            self._accelerator.backward(loss * share)
-        return value
-
-    def _checked(self, value: float, clip: Clip) -> float:
-        if not math.isfinite(value):
-            clips = ", ".join(self._dataset.describe(clip, row) for row in range(len(clip.valid)))
-            raise self._not_finite(f"the loss is {value}", f" (clips: {clips})")
-        return value
-
-    def _not_finite(self, what: str, where: str = "") -> TrainingError:
-        return TrainingError(
-            f"at update {self.progress.global_step + 1}, {what}{where}; the checkpoints so far are "
-            "sound: try a lower training.learning_rate, or training.use_mixed_precision=false"
-        )
-
-    def _update(self) -> float:
-        """One optimizer update. Returns the norm of the gradients before clipping."""
-        norm = float(
-            self._accelerator.clip_grad_norm_(
-                self._model.parameters(), self._training.max_gradient_norm or math.inf
+        board.begin_epoch(progress)
+        for places, num_frames, batches in loader.updates(progress.epoch, progress.clip):
+            report = self._update.run(
+                batches,
+                step=progress.global_step + 1,
+                num_frames=num_frames,
+                is_stop_asked=lambda: stop.received is not None,
             )
-        )
-        # A scaler skips such an update and lowers its scale; without one it would ruin the weights,
-        # and the last of an epoch would be saved before any loss tells.
-        if self._accelerator.scaler is None and not math.isfinite(norm):
-            raise self._not_finite(f"the norm of the gradients is {norm}")
-        self._optimizer.step()
-        if not self._accelerator.optimizer_step_was_skipped:
-            self._schedule.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return norm
+            if self._state.average is not None:
+                self._state.average.update()
+            progress.clip = places[-1] + 1
+            progress.batch += len(list(self._plan.batches(places)))
+            progress.global_step += 1
+            progress.epoch_loss_sum += report.loss * num_frames
+            progress.epoch_frames += num_frames
+            board.add_update(report, progress, num_clips=len(places), num_frames=num_frames)
+            if report.is_stop_asked:
+                return True
+            if progress.clip < self.clips_per_epoch and self._is_save_due():
+                board.flush()
+                self._save_numbered()
+        return False
 
-    def _finish_epoch(self, board: SummaryWriter, bar: tqdm[Any]) -> None:
-        progress = self.progress
-        progress.loss = progress.epoch_loss_sum / self._batches_per_epoch
-        progress.epoch += 1
-        progress.batch = 0
-        progress.epoch_loss_sum = 0.0
-        board.add_scalar("train/epoch_loss", progress.loss, progress.global_step)
-        is_last = progress.epoch == self._training.num_epochs
-        is_best = False
+    def _is_save_due(self) -> bool:
+        every = self._training.save_every_steps
+        return every is not None and self.progress.global_step - self._saved_step >= every
+
+    def _finish_epoch(self, board: RunBoard) -> None:
+        progress, training = self.progress, self._training
+        seconds = board.seconds_since_begin()
+        self._share_buffers()
+        progress.end_epoch()
+        is_last = progress.epoch == training.num_epochs
+        is_best, validation_seconds = False, None
         if self._evaluator is not None and (
-            is_last or progress.epoch % self._training.validate_every == 0
+            is_last or progress.epoch % training.validate_every == 0
         ):
-            metrics = self._evaluator(self.model, self._accelerator.device)
-            # NumPy's floats would need pickle in the checkpoint.
-            progress.metrics = {name: float(value) for name, value in metrics.items()}
-            for name, value in progress.metrics.items():
-                board.add_scalar(f"validation/{name}", value, progress.global_step)
-            metric = progress.metrics[BEST_METRIC]
-            # NaN, where no validation frame is positive, is never the best.
-            is_best = metric > (-math.inf if progress.best_metric is None else progress.best_metric)
-            if is_best:
-                progress.best_metric = metric
-            bar.set_postfix(self._postfix())
+            started = time.perf_counter()
+            is_best = self._validate(self._evaluator)
+            validation_seconds = time.perf_counter() - started
+        pictures: Mapping[str, NDArray[np.uint8]] = {}
+        if validation_seconds is not None and self._pictures and self._processes.is_main:
+            pictures = self._pictures()
+        # Before the checkpoint: a run that is killed in between writes the line again.
+        board.end_epoch(
+            progress, seconds=seconds, validation_seconds=validation_seconds, pictures=pictures
+        )
+        is_early = not is_last and self._state.early_stopping.should_stop
+        if is_early:
+            best = progress.best_metric
+            logger.info(
+                "stopped early after epoch %d: %s has not risen in %d validations; best: %s",
+                progress.epoch,
+                training.best_metric,
+                self._state.early_stopping.num_bad,
+                "none" if best is None else f"{best:.4f}",
+            )
         # The best is written first: a run that dies in between has lost a numbered file, not its
         # best.
         if is_best:
-            save_checkpoint(self._content(), self._checkpoint_dir / BEST_NAME)
-        if is_last or progress.epoch % self._training.save_every == 0:
-            name = epoch_checkpoint_name(progress.epoch)
-            save_checkpoint(self._content(), self._checkpoint_dir / name)
-            remove_step_checkpoints(self._checkpoint_dir, up_to_epoch=progress.epoch)
+            self._save(self._folder.save_best)
+        if is_last or is_early or progress.epoch % training.save_every == 0 or self._is_save_due():
+            self._save_numbered()
 
-    def _move_earlier_run_aside(self) -> None:
-        """Numbered checkpoints of a run before this one: ``latest`` must not mean them."""
-        earlier = numbered_checkpoints(self._checkpoint_dir)
-        if not earlier:
-            return
-        folder = self._checkpoint_dir / f"before_{self._run_name}"
-        try:
-            folder.mkdir(exist_ok=True)
-            for _, file in earlier:
-                file.rename(folder / file.name)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._checkpoint_dir}: the checkpoints of an earlier run cannot be moved aside "
-                f"({error}); set training.checkpoint_dir to another folder"
-            ) from error
-        logger.warning(
-            "moved %d checkpoints of an earlier run to %s; to go on with a run use --resume",
-            len(earlier),
-            folder,
-        )
+    def _validate(self, evaluator: Evaluator) -> bool:
+        """Validate the averaged weights where there are any; whether they are the best so far."""
+        average, progress = self._state.average, self.progress
+        if average is None:
+            metrics = evaluator(self.model, self._accelerator.device)
+        else:
+            with average.swapped_in():
+                metrics = evaluator(self.model, self._accelerator.device)
+        # NumPy's floats would need pickle in the checkpoint.
+        progress.metrics = {name: float(value) for name, value in metrics.items()}
+        name = self._training.best_metric
+        if name not in progress.metrics:
+            raise TrainingError(
+                f"training.best_metric is '{name}', and validation gives "
+                f"{', '.join(progress.metrics)}"
+            )
+        is_best = self._state.early_stopping.update(progress.metrics[name])
+        progress.best_metric = self._state.early_stopping.best
+        return is_best
 
-    def _stopped(self, stop: StopSignal) -> TrainingResult:
-        name = (
-            step_checkpoint_name(self.progress.epoch, self.progress.batch)
-            if self.progress.batch
-            else epoch_checkpoint_name(self.progress.epoch)
-        )
-        path = self._checkpoint_dir / name
-        save_checkpoint(self._content(), path)
-        return self._result(path, exit_code=stop.exit_code)
+    def _apply_epoch(self, epoch: int) -> None:
+        if self._begin_epoch is not None:
+            self._begin_epoch(self.model, epoch)
+
+    def _share_buffers(self) -> None:
+        """Batch-norm statistics of process 0 for all, as DistributedDataParallel shares them.
+
+        It does so before a step; here it is before validation, whose shares are to be of one model.
+        """
+        if self._processes.count > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _total_steps(self) -> int:
+        """Updates of the whole run: those done, and those left as epochs are cut now."""
+        progress = self.progress
+        epochs_left = self._training.num_epochs - progress.epoch
+        if epochs_left <= 0:
+            return progress.global_step
+        left = self._plan.num_updates(progress.clip)
+        return progress.global_step + left + (epochs_left - 1) * self._plan.num_updates()
+
+    def _check_sharding(self) -> None:
+        if self._accelerator.distributed_type not in (
+            DistributedType.NO,
+            DistributedType.MULTI_CPU,
+            DistributedType.MULTI_GPU,
+        ):
+            raise TrainingError(
+                f"training on {self._accelerator.distributed_type.value} is not supported; "
+                "start it with torchrun, which gives each process a whole model"
+            )
+
+    def _stopped(self, board: RunBoard, stop: StopSignal) -> TrainingResult:
+        # One process may have got the signal alone; all leave as it does.
+        codes = [code for code in self._processes.gather(stop.exit_code) if code]
+        board.flush()
+        path = self._save_numbered()
+        board.exit_code = codes[0]
+        return self._result(path, exit_code=codes[0])
+
+    def _save_numbered(self) -> Path:
+        progress = self.progress
+
+        def save(content: Mapping[str, Any]) -> Path:
+            return self._folder.save_numbered(content, epoch=progress.epoch, batch=progress.batch)
+
+        self._saved_step = progress.global_step
+        return self._save(save)
+
+    def _save(self, save: Callable[[Mapping[str, Any]], Path]) -> Path:
+        """Let process 0 save; the others know the path when the file is there."""
+        metadata = {**self._metadata, "run_name": self._run_name}
+        content = self._state.content(self._config, metadata)
+        path = self._processes.from_main(None if content is None else save(content))
+        assert path is not None, "process 0 has the content"
+        return path
 
     def _result(self, path: Path, *, exit_code: int) -> TrainingResult:
-        best = self._checkpoint_dir / BEST_NAME
         return TrainingResult(
             checkpoint_path=path,
-            best_path=best if self.progress.best_metric is not None else None,
+            best_path=self._folder.best_path if self.progress.best_metric is not None else None,
             progress=self.progress,
             exit_code=exit_code,
+            is_main_process=self._processes.is_main,
         )
-
-    def _content(self) -> dict[str, Any]:
-        progress = self.progress
-        scaler = self._accelerator.scaler
-        return {
-            "format_version": FORMAT_VERSION,
-            "model_state_dict": {
-                name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()
-            },
-            "optimizer_state_dict": self._optimizer.state_dict(),
-            "scheduler_state_dict": self._schedule.state_dict(),
-            "scaler_state_dict": {} if scaler is None else scaler.state_dict(),
-            "rng_state": random_state(),
-            "data_position": {
-                "batch": progress.batch,
-                "clips_per_epoch": self.clips_per_epoch,
-                "epoch_loss_sum": progress.epoch_loss_sum,
-                "last_epoch_loss": progress.loss,
-            },
-            "epoch": progress.epoch,
-            "global_step": progress.global_step,
-            "loss": progress.recent_loss,
-            "config": self._config.to_plain(),
-            "metadata": {
-                **self._metadata,
-                "best_metric": progress.best_metric,
-                "metrics": progress.metrics,
-                "run_name": self._run_name,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
-        }
-
-    def _log_step(
-        self, board: SummaryWriter, *, loss: float, norm: float, rates: Mapping[str, float]
-    ) -> None:
-        step = self.progress.global_step
-        board.add_scalar("train/loss", loss, step)
-        board.add_scalar("train/gradient_norm", norm, step)
-        for name, rate in rates.items():
-            board.add_scalar(f"learning_rate/{name}", rate, step)
-
-    def _postfix(self) -> dict[str, str]:
-        progress = self.progress
-        shown = {"loss": f"{progress.recent_loss:.4f}"}
-        if BEST_METRIC in progress.metrics:
-            shown["val AP"] = f"{progress.metrics[BEST_METRIC]:.3f}"
-        return shown
-
-
-def _group_size(done: int, accumulation: int, batches_per_epoch: int) -> int:
-    """Micro-batches of the update that the one numbered ``done``, from 1, belongs to."""
-    first = (done - 1) // accumulation * accumulation
-    return min(accumulation, batches_per_epoch - first)
 
 
 def mixed_precision(training: TrainingConfig, device: torch.device) -> str:

@@ -337,6 +337,71 @@ def test_a_target_is_on_where_an_event_of_its_class_is(
         assert row.tolist() == [float("a" in on), float("b" in on)]
 
 
+def soft(
+    *spans: tuple[str, float, float], timestamps: Any, seconds: float, radius: float = 0.5
+) -> list[float]:
+    """Targets of class a."""
+    events = [AnnotatedEvent(label=label, start=start, end=end) for label, start, end in spans]
+    targets = frame_targets(
+        events,
+        ["a", "b"],
+        np.array(timestamps),
+        point_radius_seconds=radius,
+        soft_border_seconds=seconds,
+    )
+    assert targets.dtype == np.float32
+    return list(targets[:, 0])
+
+
+def test_soft_borders_by_hand() -> None:
+    timestamps = [0.0, 1.5, 1.75, 2.0, 2.25, 2.5, 4.0, 5.5, 6.0, 6.25, 6.5, 9.0]
+    expected = [0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 0.5, 0.25, 0, 0]
+    assert soft(("a", 2, 6), ("b", 0, 9), timestamps=timestamps, seconds=1) == expected
+
+
+def test_an_event_that_is_shorter_than_its_borders_is_on_in_its_middle() -> None:
+    timestamps = [3.75, 3.875, 4.0, 4.125, 4.25, 4.375, 4.5, 4.625, 4.75]
+    expected = [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0]
+    assert soft(("a", 4, 4.5), timestamps=timestamps, seconds=3) == expected
+
+
+def test_where_soft_events_of_a_class_meet_the_higher_counts() -> None:
+    timestamps = [2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0]
+    assert soft(("a", 1, 3), ("a", 4, 6), timestamps=timestamps, seconds=2) == [
+        1, 0.75, 0.5, 0.25, 0.5, 0.75, 1,
+    ]  # fmt: skip
+    assert soft(("a", 0, 9), ("a", 4, 4.5), timestamps=timestamps, seconds=1) == [1] * 7
+
+
+def test_points_have_soft_borders_around_their_reach() -> None:
+    timestamps = [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert soft(("a", 2, 2), timestamps=timestamps, seconds=1) == [0, 0.5, 1, 0.5, 0]
+    # Its reach would begin before the video; that is no border.
+    assert soft(("a", 0.25, 0.25), timestamps=[0.0, 0.25, 0.75], seconds=0.5) == [1, 1, 0.5]
+    assert soft(("a", 2, 2), timestamps=timestamps, seconds=1, radius=0) == [0] * 5
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    spans=st.lists(st.tuples(times, times), min_size=1, max_size=4),
+    timestamps=st.lists(times, unique=True, min_size=1, max_size=30).map(sorted),
+    seconds=st.sampled_from([0.01, 0.3, 1.0, 2.5, 50.0]),
+)
+def test_soft_targets_are_half_on_just_where_hard_ones_are_on(
+    spans: list[tuple[float, float]], timestamps: list[float], seconds: float
+) -> None:
+    ends = [(min(span), max(span) + 0.25) for span in spans]
+    found = soft(*(("a", *end) for end in ends), timestamps=timestamps, seconds=seconds)
+    for time, target in zip(timestamps, found, strict=True):
+        depth = max(min(time - start, end - time) for start, end in ends)
+        assert 0 <= target <= 1
+        assert (target > 0.5, target == 0.5) == (depth > 0, depth == 0)
+        if depth >= seconds / 2:
+            assert target == 1
+        if depth <= -seconds / 2:
+            assert target == 0
+
+
 # Writing
 
 text = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=8)

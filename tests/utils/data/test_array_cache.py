@@ -651,3 +651,84 @@ def test_half_an_entry_of_a_living_run_is_left_alone(cache: ArrayCache) -> None:
         sized(ArrayCache(cache.folder), 2)
         assert leftovers(cache) == [folder]
     assert numbers_in(cache) == [1, 2]
+
+
+# What may become better
+
+
+def forget_the_dead(cache: ArrayCache) -> None:
+    for lease in (cache.folder / ".runs").glob("*.lease"):
+        os.utime(lease, (0, 0))
+
+
+def _break_off(folder: Path, seen: Any) -> None:
+    cache = ArrayCache(folder)
+    # A run asks first, and what it began with stays until it ends.
+    seen.put(cache.get(KEY) is None)
+    with cache.create(KEY) as writer:
+        writer.append(np.full((2, 1), 1, np.uint8))
+        writer.is_provisional = not writer.is_retry
+    entry = ArrayCache(folder).get(KEY)
+    seen.put(entry is not None and len(entry.data) == 2)
+
+
+def break_off_in_another_process(cache: ArrayCache) -> list[bool]:
+    context = multiprocessing.get_context("fork")
+    seen = context.Queue()
+    process = context.Process(target=_break_off, args=(cache.folder, seen))
+    process.start()
+    answers = [seen.get(timeout=30), seen.get(timeout=30)]
+    process.join(timeout=30)
+    assert process.exitcode == 0
+    forget_the_dead(cache)
+    return answers
+
+
+def test_a_provisional_entry_is_made_anew_by_the_next_run(cache: ArrayCache) -> None:
+    assert break_off_in_another_process(cache) == [True, True]
+    assert cache.get(KEY) is None
+    assert entries(cache) == []
+    with cache.create(KEY) as writer:
+        assert writer.is_retry
+        writer.append(np.full((4, 1), 1, np.uint8))
+    entry = cache.get(KEY)
+    assert entry is not None
+    assert len(entry.data) == 4
+
+
+def test_a_provisional_entry_is_made_anew_once(cache: ArrayCache) -> None:
+    for _ in range(2):
+        assert break_off_in_another_process(cache) == [True, True]
+    entry = cache.get(KEY)
+    assert entry is not None, "the second run could do no better, and neither will the third"
+    assert len(entry.data) == 2
+
+
+def test_a_provisional_entry_stays_while_a_run_uses_it(cache: ArrayCache) -> None:
+    with cache.create(KEY) as writer:
+        assert not writer.is_retry
+        writer.append(np.full((2, 1), 1, np.uint8))
+        writer.is_provisional = True
+    assert cache.get(KEY) is not None
+    forget_the_dead(cache)
+    assert ArrayCache(cache.folder).get(KEY) is not None
+
+
+def test_a_provisional_entry_stays_where_nobody_knows_who_uses_it(
+    cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off_in_another_process(cache)
+    monkeypatch.setattr("utils.data.array_cache.names_in_use", lambda folder: None)
+    assert cache.get(KEY) is not None
+
+
+def test_a_provisional_entry_stays_where_the_cache_may_only_be_read(
+    cache: ArrayCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off_in_another_process(cache)
+
+    def refuse(self: ArrayCache, folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ArrayCache, "_remove", refuse)
+    assert cache.get(KEY) is not None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import dataclasses
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from utils.config.schema import AugmentationConfig
 from utils.data.annotations import AnnotatedEvent, frame_targets
+from utils.data.array_cache import ArrayCache
 from utils.data.augmentation import ClipAugmentation
-from utils.data.clips import Clip, ClipDataset, ClipPosition, ClipSampler
+from utils.data.clip_batches import EpochPlan
+from utils.data.clips import Clip, ClipDataset, ClipPosition
 from utils.data.video_inputs import VideoInputs
-from utils.errors import AnnotationError
+from utils.errors import AnnotationError, TrainingError
+from utils.training.batch_loading import BatchLoader
+from utils.training.processes import Processes
 
 FPS = 4.0
 PLAIN = AugmentationConfig(enabled=False)
@@ -184,42 +188,6 @@ def test_augmentation_does_not_change_which_clips_are_drawn() -> None:
         assert not torch.equal(first.inputs, second.inputs)
 
 
-def _batches(dataset: ClipDataset, num_workers: int, first: int = 0) -> list[Clip]:
-    sampler = ClipSampler(10)
-    sampler.set_position(2, first)
-    loader = DataLoader(
-        dataset,
-        batch_size=4,
-        sampler=sampler,
-        num_workers=num_workers,
-        # Workers that are forked from a process with threads warn from Python 3.12 on.
-        multiprocessing_context=multiprocessing.get_context("fork") if num_workers else None,
-    )
-    return [Clip(*batch) for batch in loader]
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_workers_do_not_change_the_clips() -> None:
-    dataset = make_dataset(
-        *(make_video(30, ("a", 1, 2), number=n, is_frames=True) for n in range(2)),
-        augmentation=AugmentationConfig(),
-    )
-    alone, helped = _batches(dataset, 0), _batches(dataset, 2)
-    assert [len(batch.inputs) for batch in alone] == [4, 4, 2]
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
-    for index, batch in enumerate(alone):
-        for row in range(len(batch.inputs)):
-            clip = dataset[ClipPosition(2, 4 * index + row)]
-            assert torch.equal(batch.inputs[row], clip.inputs)
-            assert int(batch.video_index[row]) == clip.video_index
-
-
-def test_an_epoch_can_be_entered_anywhere() -> None:
-    dataset = make_dataset()
-    whole, rest = _batches(dataset, 0), _batches(dataset, 0, first=4)
-    assert all(same(a, b) for a, b in zip(whole[1:], rest, strict=True))
-
-
 def test_augmentation_does_not_follow_from_where_the_clip_was_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -348,14 +316,67 @@ def test_describe() -> None:
     assert dataset.describe(clip, 1) == "video_0.mp4 at 3.25 s"
 
 
-def test_sampler() -> None:
-    sampler = ClipSampler(4)
-    assert list(sampler) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    sampler.set_position(5, 2)
-    assert (len(sampler), list(sampler)) == (2, [(5, 2), (5, 3)])
-    # Resumed with shorter epochs.
-    sampler.set_position(5, 9)
-    assert (len(sampler), list(sampler)) == (0, [])
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    window_size=st.integers(1, 12),
+    first=st.integers(0, 50),
+    count=st.integers(0, 8),
+)
+def test_valid_frames_are_counted_without_reading(
+    lengths: list[int], window_size: int, first: int, count: int
+) -> None:
+    videos = [make_video(length, ("a", 0, 1), number=n) for n, length in enumerate(lengths)]
+    dataset = make_dataset(*videos, window_size=window_size)
+    places = range(first, first + count)
+    expected = sum(int(dataset[ClipPosition(3, place)].valid.sum()) for place in places)
+    assert dataset.num_valid_frames(3, places) == expected
+
+
+# Cache entries that do not stay as they were
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> tuple[ClipDataset, Path]:
+    """A data set that reads its one video from a file."""
+    cache = ArrayCache(tmp_path / "cache")
+    video = make_video(40, ("a", 4, 5))
+    with cache.create({"video": "v"}) as writer:
+        writer.append(video.inputs)
+    entry = cache.get({"video": "v"})
+    assert entry is not None
+    dataset = make_dataset(VideoInputs(**{**vars(video), "inputs": entry.data}))
+    (path,) = tmp_path.glob("cache/*/data.raw")
+    assert dataset[ClipPosition(0, 0)].inputs.shape == (8, 3)
+    return dataset, path
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("what", ["cut off", "changed", "removed"])
+def test_an_entry_that_changes_is_named(
+    mapped: tuple[ClipDataset, Path], what: str, num_workers: int
+) -> None:
+    """Cut off, it would end the process by a signal."""
+    dataset, path = mapped
+    if what == "removed":
+        path.unlink()
+    else:
+        with path.open("r+b") as file:
+            file.truncate(8) if what == "cut off" else file.write(b"other")
+    loader = BatchLoader(
+        dataset,
+        EpochPlan(clips_per_epoch=4, batch_size=2),
+        processes=Processes(),
+        num_workers=num_workers,
+        device=torch.device("cpu"),
+    )
+    with loader, pytest.raises(TrainingError) as caught:
+        [list(batches) for _, _, batches in loader.updates(0, 0)]
+    trouble = "cannot be read (No such file or directory)" if what == "removed" else "was changed"
+    assert str(caught.value) == (
+        f"video_0.mp4: its cache entry {path} {trouble} while training reads it; the checkpoints "
+        "so far are sound: go on with --resume latest, which reads the video anew"
+    )
 
 
 def test_arrays_of_a_video_must_agree() -> None:
@@ -364,3 +385,17 @@ def test_arrays_of_a_video_must_agree() -> None:
         VideoInputs(**{**vars(video), "timestamps": np.zeros(3)})
     with pytest.raises(ValueError, match=r"arrays of \[0\] frames"):
         make_video(0)
+
+
+def test_what_a_soft_border_reaches_outside_of_the_event_is_background() -> None:
+    # Off the grid of the frames: none lies exactly on a border.
+    hard = make_video(40, ("a", 4.1, 5.1))
+    targets = frame_targets(hard.events, ["a"], hard.timestamps, soft_border_seconds=2)
+    assert (targets > 0).sum() > hard.targets.sum(), "there is such a frame"
+    soft = dataclasses.replace(hard, targets=targets)
+    for position in range(60):
+        place = ClipPosition(0, position)
+        assert same(
+            make_dataset(hard)[place]._replace(targets=torch.zeros(())),
+            make_dataset(soft)[place]._replace(targets=torch.zeros(())),
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from utils.data.video_inputs import (
     stack_samples,
 )
 from utils.errors import NotAVideoError, VideoError, VideoNotFoundError
+from utils.video.decoders.isolated import IsolatedPyAvSource
 from utils.video.sampler import SampledFrame
 from utils.video.source import VideoSource
 
@@ -216,6 +219,22 @@ def test_the_bound_of_the_cache_is_in_gigabytes(
     assert bounds == [1_500_000_000]
 
 
+def test_soft_borders_are_of_the_targets_alone(
+    make_loader: Make, video: VideoAnnotation, num_decoded: list[str], tmp_path: Path
+) -> None:
+    hard = make_loader().load_frames(video)
+    config = DataConfig(
+        image_size=SIZE, frame_sampling_rate=5, cache_dir=str(tmp_path / "cache"), decoder="pyav"
+    )
+    soft = VideoInputsLoader(config, LABELS, soft_border_seconds=0.8).load_frames(video)
+    assert len(num_decoded) == 1, "both read one entry of the cache"
+    assert set(hard.targets.flat) == {0, 1}
+    assert soft.targets[:, 1] == pytest.approx(
+        np.interp(soft.timestamps, [0.6, 1.4, 1.6, 2.4], [0, 1, 1, 0]), abs=1e-6
+    )
+    assert soft.targets[15].tolist() == [1, 0], "a point reaches 1 at its time"
+
+
 def test_neighbours_stand_behind_the_frame(make_loader: Make, video: VideoAnnotation) -> None:
     inputs = make_loader(offsets=(0.1,)).load_frames(video)
     assert inputs.inputs.shape == (25, 9, SIZE, SIZE)
@@ -367,6 +386,56 @@ def test_skipping_is_said_and_has_entries_of_its_own(
     assert int(found[1]) > 20
     assert 0 < float(found[2]) <= 0.1, "half a sampling step"
     assert 20 <= len(skipped) <= 25
+
+
+def _read_in_another_run(make: Callable[[], VideoInputs], lengths: Any) -> None:
+    lengths.put(len(make()))
+
+
+@pytest.mark.parametrize("content", ["frames", "features"])
+def test_what_a_dying_decoder_left_is_read_once_more_by_the_next_run(
+    make_loader: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    content: str,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    path = write_video(tmp_path / "a.mp4")
+    annotation = VideoAnnotation(video="a.mp4", path=path)
+
+    def read() -> VideoInputs:
+        loader = make_loader(decoder="pyav_isolated")
+        if content == "frames":
+            return loader.load_frames(annotation)
+        return loader.load_features(annotation, mean_colour, encoder_key="mean")
+
+    def read_in_a_run(target: str) -> int:
+        monkeypatch.setattr(IsolatedPyAvSource, "target", target)
+        context = multiprocessing.get_context("fork")
+        lengths = context.Queue()
+        process = context.Process(target=_read_in_another_run, args=(read, lengths))
+        process.start()
+        length: int = lengths.get(timeout=60)
+        process.join(timeout=30)
+        for lease in (tmp_path / "cache" / ".runs").glob("*.lease"):
+            os.utime(lease, (0, 0))
+        return length
+
+    dying, sound = "misbehaving_decoders:Crashing", IsolatedPyAvSource.target
+    assert read_in_a_run(dying) == 3
+    assert read_in_a_run(sound) == 25
+    assert read_in_a_run(dying) == 25, "what is whole is not read again"
+    shutil.rmtree(tmp_path / "cache")
+    assert [read_in_a_run(dying), read_in_a_run(dying)] == [3, 3]
+    assert read_in_a_run(sound) == 3, "the second time it was taken for the fault of the file"
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(IsolatedPyAvSource, "target", dying)
+    with caplog.at_level(logging.WARNING):
+        assert len(read()) == len(read()) == 3, "one run sees the same all the time"
+    said = f"{path}: the next run will read it again, in the hope that its decoder gets further"
+    assert [message.startswith(said) for message in caplog.messages] == [True, False, False]
+    assert "was killed by SIGSEGV after 1.000 s" in caplog.messages[1]
 
 
 def test_stack_samples() -> None:

@@ -13,7 +13,13 @@ from torchvision.ops import sigmoid_focal_loss
 
 from utils.config.schema import LossConfig
 from utils.errors import UnknownNameError
-from utils.training.losses import LOSSES, balancing_weight, build_loss, mean_over_valid
+from utils.training.losses import (
+    LOSSES,
+    balancing_weight,
+    build_loss,
+    mean_over_valid,
+    smooth_targets,
+)
 
 
 def random_case(seed: int) -> tuple[Tensor, Tensor]:
@@ -110,6 +116,36 @@ def test_balanced_classes_weigh_the_same() -> None:
     loss = build_loss(LossConfig(), balancing_weight(targets))
     losses = loss(torch.zeros(1, 500, 1), targets[None])[0]
     torch.testing.assert_close(losses[targets > 0].sum(), losses[targets == 0].sum())
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "expected"),
+    [(0.1, [0.05, 0.275, 0.5, 0.95]), (0.5, [0.25, 0.375, 0.5, 0.75])],
+)
+def test_smoothed_targets_by_hand(smoothing: float, expected: list[float]) -> None:
+    targets = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    torch.testing.assert_close(smooth_targets(targets, smoothing), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_label_smoothing_is_in_the_loss(name: str) -> None:
+    logits, targets = random_case(2)
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    plain = build_loss(LossConfig(type=name), weight)
+    smoothed = build_loss(LossConfig(type=name, label_smoothing=0.2), weight)
+    moved = torch.where(targets > 0, 0.9, 0.1)
+    torch.testing.assert_close(smoothed(logits, targets), plain(logits, moved))
+    off = build_loss(LossConfig(type=name, label_smoothing=0), weight)
+    assert torch.equal(off(logits, targets), plain(logits, targets))
+
+
+def test_with_label_smoothing_the_best_logit_is_finite() -> None:
+    loss = build_loss(LossConfig(label_smoothing=0.2), None)
+    # Szegedy et al. want the probability 1 - s / 2 for a class that is on.
+    leaf = torch.logit(torch.tensor([[[0.9]]])).requires_grad_()
+    loss(leaf, torch.ones(1, 1, 1)).sum().backward()
+    assert leaf.grad is not None
+    assert abs(float(leaf.grad)) < 1e-6
 
 
 def test_unknown_loss() -> None:

@@ -67,19 +67,20 @@ def test_other_threads_may_use_it() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_workers_leave_ctrl_c_to_the_parent_and_obey_sigterm() -> None:
+def test_workers_leave_signals_to_the_parent_and_end_later() -> None:
     assert callable(leave_signals_to_parent)
     script = (
         "import os, signal, time\n"
-        "from utils.training.stopping import StopSignal, leave_signals_to_parent\n"
-        "with StopSignal():\n"
-        "    leave_signals_to_parent(0)\n"
+        "from utils.training import stopping\n"
+        "stopping.WORKER_GRACE_SECONDS = 1\n"
+        "with stopping.StopSignal():\n"
+        "    stopping.leave_signals_to_parent(0)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    print('alive', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(5)\n"
+        "    print('alive', flush=True)\n"
+        "    time.sleep(20)\n"
         "    print('deaf')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["alive"]
-    assert done.returncode == -signal.SIGTERM
+    assert done.returncode == -signal.SIGALRM

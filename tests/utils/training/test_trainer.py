@@ -1,121 +1,32 @@
-"""`Trainer` on a tiny problem: updates by hand, checkpoints, and resuming to the last bit."""
+"""`Trainer` on a tiny problem: updates by hand, precision, what it writes and when it stops."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch import Tensor
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.data import default_collate
 
-from utils.checkpoint import latest_checkpoint, load_checkpoint
+from tiny_trainer import assert_same, make_config, make_trainer, rising_then_falling, scalars
+from utils.checkpoint_folder import CheckpointFolder
 from utils.config import Config, parse_config
-from utils.data.clips import ClipDataset, ClipPosition
-from utils.data.video_inputs import VideoInputs
-from utils.errors import CheckpointError, TrainingError
+from utils.data.augmentation import generator_for
+from utils.data.clips import Clip, ClipPosition, RandomStream
+from utils.errors import TrainingError
 from utils.training.losses import build_loss, mean_over_valid
+from utils.training.mixup import mix_clips
 from utils.training.optimization import warmup_cosine_factor
-from utils.training.randomness import seed_everything
-from utils.training.resuming import check_resumable
 from utils.training.trainer import Trainer
-
-DIM, WINDOW = 4, 5
-CPU = torch.device("cpu")
-
-
-class TwoHeads(nn.Module):
-    """Stands for the trigger model: logits of two heads."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(DIM, 16), nn.GELU(), nn.Dropout(dropout))
-        self.trigger = nn.Linear(16, 1)
-        self.temporal = nn.Linear(16, 1)
-
-    def forward(self, inputs: Tensor, timestamps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.hidden(inputs)
-        return self.trigger(hidden), self.temporal(hidden)
-
-
-def video(name: str, length: int, *, seed: int) -> VideoInputs:
-    """Features whose first number says whether the frame is positive."""
-    random = np.random.default_rng(seed)
-    targets = (random.random((length, 1)) < 0.4).astype(np.float32)
-    targets[0] = 1
-    inputs = random.normal(size=(length, DIM)).astype(np.float32)
-    inputs[:, :1] += 6 * targets
-    return VideoInputs(
-        video=name,
-        inputs=inputs,
-        copies=(),
-        timestamps=np.arange(length) / 3,
-        frame_indices=np.arange(length),
-        targets=targets,
-        events=(),
-        group=None,
-    )
-
-
-def make_config(folder: Path, **training: Any) -> Config:
-    settings: dict[str, Any] = {
-        "batch_size": 4,
-        "num_epochs": 2,
-        "clips_per_epoch": 16,
-        "learning_rate": 0.01,
-        "use_mixed_precision": False,
-        "checkpoint_dir": str(folder / "checkpoints"),
-        "log_dir": str(folder / "logs"),
-        **training,
-    }
-    num_workers = settings.pop("num_workers", 0)
-    return parse_config(
-        {
-            "data": {"clip_window_size": WINDOW, "num_workers": num_workers},
-            "model": {"labels": ["a"], "visual_encoder": {"type": "resnet18"}},
-            "training": settings,
-        }
-    )
-
-
-Evaluate = Callable[[Any, torch.device], Mapping[str, float]]
-
-
-def make_trainer(
-    config: Config,
-    *,
-    lengths: tuple[int, ...] = (20, 30),
-    dropout: float = 0.0,
-    evaluator: Evaluate | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> Trainer:
-    seed_everything(config.training.seed)
-    model = TwoHeads(dropout)
-    dataset = ClipDataset(
-        [video(f"{i}.mp4", length, seed=i) for i, length in enumerate(lengths)],
-        window_size=WINDOW,
-        event_fraction=0.5,
-        augmentation=config.training.augmentation,
-        seed=config.training.seed,
-    )
-    return Trainer(
-        model=model,
-        config=config,
-        dataset=dataset,
-        parameter_groups=[("trigger_detector", list(model.parameters()))],
-        loss=loss or build_loss(config.training.loss, None),
-        evaluator=evaluator,
-        device=CPU,
-        metadata={"labels": ["a"]},
-    )
 
 
 @pytest.fixture
@@ -129,33 +40,6 @@ def gradients() -> Iterator[list[list[Tensor]]]:
     handle = register_optimizer_step_pre_hook(remember)
     yield seen
     handle.remove()
-
-
-def scalars(config: Config) -> dict[str, list[tuple[int, float]]]:
-    """``(step, value)`` by tag, over all event files of the one run."""
-    (folder,) = Path(config.training.log_dir).iterdir()
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Bit-identical, through all containers."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_same(a, b, f"{where}[{index}]")
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other or (one != one and other != other), (where, one, other)
 
 
 def test_learns_a_tiny_problem(tmp_path: Path) -> None:
@@ -210,7 +94,7 @@ class TestUpdates:
     def test_first_update_by_hand(
         self, tmp_path: Path, gradients: list[list[Tensor]], lengths: tuple[int, ...]
     ) -> None:
-        """Mean of the micro-batches' means, also where some clips are padded."""
+        """The mean over all valid frames, also where padding makes batches of other sizes."""
         config = make_config(
             tmp_path,
             batch_size=2,
@@ -220,11 +104,10 @@ class TestUpdates:
             max_gradient_norm=None,
         )
         untouched = make_trainer(config, lengths=lengths)
-        parts = [self.by_hand(untouched, config, 0, first, first + 2) for first in (0, 2, 4)]
-        expected = [sum(grads) / 3 for grads in zip(*parts, strict=True)]
+        expected = self.by_hand(untouched, config, 0, 0, 6)
         self.run(config, gradients, lengths=lengths)
         assert len(gradients) == 1
-        torch.testing.assert_close(gradients[0], expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(gradients[0], list(expected), atol=1e-6, rtol=1e-4)
 
     def test_last_group_may_be_smaller(self, tmp_path: Path, gradients: list[list[Tensor]]) -> None:
         """Five batches in groups of two: the last update is the last batch's own."""
@@ -315,14 +198,23 @@ class TestNotFinite:
             # 1 at 0, where its slope is infinite.
             loss=lambda logits, targets: 1 + (logits * 0).abs().sqrt(),
         )
-        with pytest.raises(TrainingError, match=r"at update 1, the norm of the gradients is nan;"):
+        clips = [trainer._dataset[ClipPosition(0, place)] for place in range(4)]
+        names = ", ".join(f"{c.video_index}.mp4 at {c.first_sample / 3:.2f} s" for c in clips)
+        with pytest.raises(TrainingError) as error:
             trainer.fit()
+        assert f"at update 1, the norm of the gradients is nan (clips: {names}); " in str(
+            error.value
+        )
         assert all(p.isfinite().all() for p in trainer.model.parameters())
         assert not Path(config.training.checkpoint_dir).exists()
 
 
 KEYS = {
     "model_state_dict",
+    "raw_model_state_dict",
+    "ema_state_dict",
+    "early_stopping",
+    "other_rng_states",
     "optimizer_state_dict",
     "scheduler_state_dict",
     "scaler_state_dict",
@@ -335,16 +227,6 @@ KEYS = {
     "metadata",
     "format_version",
 }
-
-
-def rising_then_falling() -> Evaluate:
-    """Frame AP 0.2, 0.9, 0.5, ..."""
-    values = iter([0.2, 0.9, 0.5, 0.4, 0.3])
-
-    def evaluate(model: Any, device: torch.device) -> Mapping[str, float]:
-        return {"frame_ap": np.float64(next(values)), "frame_ap/a": 0.1}
-
-    return evaluate
 
 
 class TestCheckpoints:
@@ -368,7 +250,7 @@ class TestCheckpoints:
             assert content["metadata"]["labels"] == ["a"]
             assert parse_config(content["config"]) == config
         final = torch.load(result.checkpoint_path)
-        assert (final["epoch"], final["global_step"], final["format_version"]) == (4, 16, 1)
+        assert (final["epoch"], final["global_step"], final["format_version"]) == (4, 16, 2)
         assert final["loss"] == result.progress.loss
         assert_same(final["model_state_dict"], dict(trainer.model.state_dict()))
         best = torch.load(result.best_path)
@@ -414,12 +296,13 @@ class TestCheckpoints:
         folder = Path(long.training.checkpoint_dir)
         with caplog.at_level(logging.WARNING):
             make_trainer(make_config(tmp_path, num_epochs=2)).fit()
-        assert latest_checkpoint(folder).name == "checkpoint_epoch_2.pt"
+        assert CheckpointFolder(folder).numbered()[-1][1].name == "checkpoint_epoch_2.pt"
         (aside,) = folder.glob("before_*")
         assert sorted(file.name for file in aside.iterdir()) == [
-            f"checkpoint_epoch_{epoch}.pt" for epoch in (1, 2, 3)
+            *(f"checkpoint_epoch_{epoch}.pt" for epoch in (1, 2, 3)),
+            "final_checkpoint.pt",
         ]
-        assert f"moved 3 checkpoints of an earlier run to {aside}" in caplog.text
+        assert f"moved 4 checkpoints of an earlier run to {aside}" in caplog.text
 
     def test_progress_bar(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         make_trainer(make_config(tmp_path), evaluator=rising_then_falling()).fit()
@@ -431,202 +314,193 @@ class TestCheckpoints:
         assert "<00:00" in line, "time left"
 
 
-def interrupting(config: Config, after_batches: int, number: signal.Signals) -> Any:
-    """The configured loss, and a signal in the middle of that batch."""
-    plain = build_loss(config.training.loss, None)
-    calls: list[int] = []
+class TestAveragedWeights:
+    def test_are_validated_and_saved_for_inference(self, tmp_path: Path) -> None:
+        seen: list[dict[str, Tensor]] = []
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        calls.append(1)
-        if len(calls) == 2 * after_batches:
-            os.kill(os.getpid(), number)
-        return plain(logits, targets)
-
-    return loss
-
-
-class TestResume:
-    @pytest.mark.parametrize(
-        ("after_batches", "num_workers"),
-        [(1, 0), (3, 0), (7, 0), (8, 0), (12, 0), (17, 0), (3, 2), (12, 2)],
-    )
-    def test_ends_where_an_unbroken_run_ends(
-        self, tmp_path: Path, after_batches: int, num_workers: int
-    ) -> None:
-        """Seven batches an epoch, the last short, in groups of two; with dropout and validation."""
-        changes = {
-            "batch_size": 3,
-            "clips_per_epoch": 20,
-            "num_epochs": 3,
-            "gradient_accumulation_steps": 2,
-            "num_workers": num_workers,
-        }
-
-        def trainer_for(config: Config, **settings: Any) -> Trainer:
-            return make_trainer(config, dropout=0.3, evaluator=rising_then_falling(), **settings)
-
-        whole_config = make_config(tmp_path / "whole", **changes)
-        whole = trainer_for(whole_config).fit()
-        config = make_config(tmp_path / "broken", **changes)
-        broken = trainer_for(config, loss=interrupting(config, after_batches, signal.SIGTERM)).fit()
-        assert broken.exit_code == 143
-        assert broken.progress.global_step < whole.progress.global_step
-        folder = Path(config.training.checkpoint_dir)
-        assert latest_checkpoint(folder) == broken.checkpoint_path
-        stopped = load_checkpoint(broken.checkpoint_path)
-        assert math.isfinite(stopped["loss"])
-        # What the process has drawn since must not matter.
-        torch.rand(7)
-        resumed = make_trainer(config, dropout=0.3, evaluator=_rest(stopped["epoch"]))
-        resumed.resume(broken.checkpoint_path)
-        result = resumed.fit()
-        assert result.progress == whole.progress
-        one, other = torch.load(whole.checkpoint_path), torch.load(result.checkpoint_path)
-        for content in (one, other):
-            del content["config"], content["metadata"]["run_name"]
-        assert_same(one, other)
-        assert not list(folder.glob("*_batch_*")), "finished epochs need no places inside them"
-        # One run on the board, each update once, and the same curves.
-        assert scalars(config) == scalars(whole_config)
-        steps = [step for step, _ in scalars(config)["train/loss"]]
-        assert steps == list(range(1, whole.progress.global_step + 1))
-
-    def test_from_the_end_of_an_epoch(self, tmp_path: Path) -> None:
-        config = make_config(tmp_path, num_epochs=4)
-        whole = make_trainer(config, dropout=0.3).fit()
-        expected = torch.load(whole.checkpoint_path)
-        again = make_trainer(config, dropout=0.3)
-        again.resume(Path(config.training.checkpoint_dir) / "checkpoint_epoch_2.pt")
-        before = scalars(config)
-        assert_same(
-            expected["model_state_dict"],
-            torch.load(again.fit().checkpoint_path)["model_state_dict"],
-        )
-        # What came after the checkpoint is gone from the board, and written anew.
-        assert scalars(config) == before
-
-    def test_signal_during_validation(self, tmp_path: Path) -> None:
         def evaluate(model: Any, device: torch.device) -> Mapping[str, float]:
-            os.kill(os.getpid(), signal.SIGINT)
-            return {"frame_ap": 0.5}
+            seen.append({name: p.detach().clone() for name, p in model.named_parameters()})
+            return {"frame_ap": float(len(seen))}
 
-        config = make_config(tmp_path)
-        result = make_trainer(config, evaluator=evaluate).fit()
-        assert result.exit_code == 130
-        assert result.checkpoint_path.name == "checkpoint_epoch_1.pt"
-        assert (result.progress.epoch, result.progress.batch) == (1, 0)
+        config = make_config(tmp_path, ema_decay=0.5)
+        trainer = make_trainer(config, evaluator=evaluate)
+        result = trainer.fit()
+        content = torch.load(result.checkpoint_path)
+        own = dict(trainer.model.state_dict())
+        assert_same(content["raw_model_state_dict"], own)
+        assert_same(content["model_state_dict"], seen[-1])
+        assert_same(content["ema_state_dict"]["averages"], seen[-1])
+        assert content["ema_state_dict"]["num_updates"] == 8
+        assert not torch.equal(own["trigger.weight"], seen[-1]["trigger.weight"])
+        assert result.best_path is not None
+        assert_same(torch.load(result.best_path)["model_state_dict"], seen[-1])
 
-    def test_a_finished_run_says_so(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        config = make_config(tmp_path)
-        first = make_trainer(config).fit()
-        again = make_trainer(config)
-        again.resume(latest_checkpoint(Path(config.training.checkpoint_dir)))
+    def test_lag_behind(self, tmp_path: Path) -> None:
+        """The mean of the weights after each update, weighted as the growing decay says."""
+        config = make_config(tmp_path, num_epochs=1, clips_per_epoch=8, ema_decay=0.999)
+        trainer = make_trainer(config)
+        name = "trigger.weight"
+        weights: list[Tensor] = []
+        after = register_optimizer_step_post_hook(
+            lambda *_: weights.append(trainer.model.state_dict()[name].clone())
+        )
+        result = trainer.fit()
+        after.remove()
+        expected = weights[0]
+        for number, weight in enumerate(weights):
+            decay = (1 + number) / (10 + number)
+            expected = decay * expected + (1 - decay) * weight
+        torch.testing.assert_close(
+            torch.load(result.checkpoint_path)["model_state_dict"][name], expected
+        )
+
+    def test_none_are_kept_where_none_are_wanted(self, tmp_path: Path) -> None:
+        content = torch.load(make_trainer(make_config(tmp_path)).fit().checkpoint_path)
+        assert content["raw_model_state_dict"] == content["ema_state_dict"] == {}
+
+
+class TestEarlyStopping:
+    def test_ends_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        config = make_config(tmp_path, num_epochs=9, save_every=8, early_stopping_patience=2)
         with caplog.at_level(logging.INFO):
-            result = again.fit()
+            result = make_trainer(config, evaluator=rising_then_falling()).fit()
+        assert (result.exit_code, result.progress.epoch, result.progress.best_metric) == (0, 4, 0.9)
         assert (
-            "nothing left to train: 2 of 2 epochs are done; to go on, raise training.num_epochs"
+            "stopped early after epoch 4: frame_ap has not risen in 2 validations; best: 0.9000"
             in caplog.text
         )
-        assert result.exit_code == 0
-        assert_same(result.progress, first.progress)
-        more = make_trainer(make_config(tmp_path, num_epochs=3))
-        more.resume(result.checkpoint_path)
-        assert more.fit().progress.epoch == 3
+        folder = Path(config.training.checkpoint_dir)
+        assert {file.name for file in folder.iterdir()} == {
+            "checkpoint_epoch_4.pt",
+            "best_checkpoint.pt",
+            "final_checkpoint.pt",
+        }
+        content = torch.load(result.checkpoint_path)
+        assert content["early_stopping"] == {"best": 0.9, "reference": 0.9, "num_bad": 2}
 
-    def test_another_model_is_refused(self, tmp_path: Path) -> None:
-        config = make_config(tmp_path, num_epochs=1)
-        path = make_trainer(config).fit().checkpoint_path
-        plain = config.to_plain()
-        plain["model"]["visual_encoder"]["feature_dim"] = 64
-        plain["freezing"]["visual_backbone"] = True
-        other = make_trainer(parse_config(plain))
-        with pytest.raises(CheckpointError) as error:
-            other.resume(path)
-        for part in (
-            f"{path}: is of another run",
-            "model.visual_encoder.feature_dim was 512, is 64",
-            "freezing.visual_backbone was False, is True",
-            "start anew without --resume",
-        ):
-            assert part in str(error.value)
-
-    def test_what_is_not_of_the_model_may_differ(
+    def test_a_metric_that_is_never_defined_stops_a_run_early_too(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        config = make_config(tmp_path, num_epochs=1)
-        content = torch.load(make_trainer(config).fit().checkpoint_path)
-        plain = config.to_plain()
-        plain["model"]["visual_encoder"]["weights"] = "/elsewhere/weights.pth"
-        plain["model"]["trigger_detector"]["threshold"] = 0.9
-        plain["training"]["checkpoint_dir"] = "elsewhere"
-        plain["training"]["seed"] = 7
-        with caplog.at_level(logging.WARNING):
-            check_resumable(content, parse_config(plain), source="x.pt")
-        assert "goes on with changes: training.seed was 0, is 7" in caplog.text
-        assert "elsewhere" not in caplog.text
+        config = make_config(tmp_path, num_epochs=9, early_stopping_patience=2)
+        trainer = make_trainer(config, evaluator=lambda model, device: {"frame_ap": math.nan})
+        with caplog.at_level("INFO"):
+            result = trainer.fit()
+        assert result.progress.epoch == 2
+        assert result.best_path is None
+        assert "frame_ap has not risen in 2 validations; best: none" in caplog.text
 
-    def test_a_key_that_is_newer_than_the_checkpoint_has_its_default(self, tmp_path: Path) -> None:
-        config = make_config(tmp_path, num_epochs=1)
-        content = torch.load(make_trainer(config).fit().checkpoint_path)
-        del content["config"]["model"]["visual_encoder"]["pool_grid"]
-        check_resumable(content, config, source="x.pt")
-
-    def test_another_learning_rate_takes_effect(self, tmp_path: Path) -> None:
-        changes = {"num_epochs": 2, "warmup_fraction": 0}
-        make_trainer(make_config(tmp_path, **changes)).fit()
-        config = make_config(tmp_path, learning_rate=0.5, weight_decay=0.25, **changes)
-        trainer = make_trainer(config)
-        trainer.resume(Path(config.training.checkpoint_dir) / "checkpoint_epoch_1.pt")
-        (decayed, plain) = trainer._optimizer.param_groups
-        factor = warmup_cosine_factor(4, total_steps=8, warmup_steps=0)
-        assert decayed["lr"] == plain["lr"] == pytest.approx(0.5 * factor)
-        assert (decayed["weight_decay"], plain["weight_decay"]) == (0.25, 0)
-        trainer.fit()
-        logged = dict(scalars(config)["learning_rate/trigger_detector"])
-        last = warmup_cosine_factor(7, total_steps=8, warmup_steps=0)
-        assert logged[8] == pytest.approx(0.5 * last)
-
-    @pytest.mark.parametrize(
-        "change", [{"batch_size": 2}, {"clips_per_epoch": 12}, {"gradient_accumulation_steps": 2}]
-    )
-    def test_other_batches_inside_an_epoch_are_refused(
-        self, tmp_path: Path, change: dict[str, int]
+    def test_a_run_that_stopped_early_has_nothing_left(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        config = make_config(tmp_path)
-        path = (
-            make_trainer(config, loss=interrupting(config, 2, signal.SIGINT)).fit().checkpoint_path
+        config = make_config(tmp_path, num_epochs=9, early_stopping_patience=1)
+        path = make_trainer(config, evaluator=rising_then_falling()).fit().checkpoint_path
+        again = make_trainer(config, evaluator=rising_then_falling())
+        again.resume(path)
+        with caplog.at_level(logging.INFO):
+            assert again.fit().progress.epoch == 3
+        assert "nothing left to train: stopped early after epoch 3; to go on, raise" in caplog.text
+        patient = make_config(tmp_path, num_epochs=4, early_stopping_patience=5)
+        more = make_trainer(patient, evaluator=rising_then_falling())
+        more.resume(path, allow_changes=True)
+        assert more.fit().progress.epoch == 4
+
+    def test_another_metric_chooses(self, tmp_path: Path) -> None:
+        values = iter([(0.9, 0.1), (0.5, 0.2), (0.4, 0.3), (0.3, 0.2)])
+
+        def evaluate(model: Any, device: torch.device) -> Mapping[str, float]:
+            return dict(zip(("frame_ap", "frame_auroc"), next(values), strict=True))
+
+        config = make_config(tmp_path, num_epochs=4, best_metric="frame_auroc")
+        result = make_trainer(config, evaluator=evaluate).fit()
+        assert result.progress.best_metric == 0.3
+        assert result.best_path is not None
+        content = torch.load(result.best_path)
+        assert (content["epoch"], content["metadata"]["best_metric_name"]) == (3, "frame_auroc")
+
+    def test_the_best_by_another_metric_is_looked_for_anew(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = make_config(tmp_path, num_epochs=2)
+        make_trainer(config, evaluator=lambda m, d: {"frame_ap": 0.9, "frame_auroc": 0.1}).fit()
+        other = make_config(tmp_path, num_epochs=2, best_metric="frame_auroc")
+        trainer = make_trainer(other, evaluator=lambda m, d: {"frame_ap": 0.9, "frame_auroc": 0.1})
+        path = Path(config.training.checkpoint_dir) / "checkpoint_epoch_1.pt"
+        with caplog.at_level(logging.WARNING):
+            trainer.resume(path, allow_changes=True)
+        assert f"{path}: its best is by frame_ap, and training.best_metric is frame_auroc: the" in (
+            caplog.text
         )
-        other = make_trainer(make_config(tmp_path, **change))
-        (key,) = change
-        with pytest.raises(CheckpointError, match=f"is of another run: training.{key} was"):
-            other.resume(path)
+        assert trainer.fit().progress.best_metric == 0.1
 
-    def test_other_videos_inside_an_epoch_are_refused(self, tmp_path: Path) -> None:
-        config = make_config(tmp_path, clips_per_epoch=None)
-        path = (
-            make_trainer(config, loss=interrupting(config, 1, signal.SIGINT)).fit().checkpoint_path
+    def test_a_metric_that_is_not_measured(self, tmp_path: Path) -> None:
+        config = make_config(tmp_path, best_metric="frame_f1")
+        with pytest.raises(TrainingError) as caught:
+            make_trainer(config, evaluator=rising_then_falling()).fit()
+        assert str(caught.value) == (
+            "training.best_metric is 'frame_f1', and validation gives frame_ap, frame_ap/a"
         )
-        other = make_trainer(config, lengths=(20, 60))
-        with pytest.raises(
-            CheckpointError, match=r"4 clips from its start, and an epoch was 10 clips .* is 16"
-        ):
-            other.resume(path)
-
-    def test_a_checkpoint_without_training_state(self, tmp_path: Path) -> None:
-        config = make_config(tmp_path, num_epochs=1)
-        path = make_trainer(config).fit().checkpoint_path
-        content = torch.load(path)
-        del content["optimizer_state_dict"]
-        torch.save(content, path)
-        with pytest.raises(
-            CheckpointError, match=r"training state does not fit .*optimizer_state_dict"
-        ):
-            make_trainer(config).resume(path)
 
 
-def _rest(finished_epochs: int) -> Evaluate:
-    """The evaluator of a run that goes on."""
-    evaluate = rising_then_falling()
-    for _ in range(finished_epochs):
-        evaluate(None, CPU)
-    return evaluate
+class TestMixup:
+    def test_is_of_the_place_alone(self, tmp_path: Path, gradients: list[list[Tensor]]) -> None:
+        """The first update of an epoch, whatever came before it."""
+        changes = {"mixup_alpha": 1.0, "num_epochs": 1, "max_gradient_norm": None}
+        runs = []
+        for name in ("one", "other"):
+            trainer = make_trainer(make_config(tmp_path / name, **changes))
+            gradients.clear()
+            torch.rand(3)
+            trainer.fit()
+            runs.append([list(update) for update in gradients])
+        assert_same(*runs)
+        gradients.clear()
+        make_trainer(make_config(tmp_path / "plain", **{**changes, "mixup_alpha": 0})).fit()
+        assert not torch.equal(runs[0][0][0], gradients[0][0])
+
+    def test_blends_what_the_model_sees(self, tmp_path: Path) -> None:
+        config = make_config(tmp_path, mixup_alpha=0.7, num_epochs=1, seed=3)
+        trainer = make_trainer(config)
+        seen: list[Tensor] = []
+        trainer.model.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+        trainer.fit()
+        for batch in range(4):
+            clips = [trainer._dataset[ClipPosition(0, 4 * batch + row)] for row in range(4)]
+            plain = Clip(*default_collate(clips))
+            generator = generator_for(3, 0, 4 * batch, RandomStream.MIXUP)
+            assert torch.equal(seen[batch], mix_clips(plain, alpha=0.7, generator=generator).inputs)
+
+
+class TestUnfreezing:
+    """The hidden layer learns from epoch 3 on."""
+
+    @staticmethod
+    def begin_epoch(model: Any, epoch: int) -> None:
+        model.hidden.requires_grad_(epoch >= 3)
+
+    def run(self, folder: Path, **settings: Any) -> tuple[Config, Trainer]:
+        config = make_config(folder, num_epochs=4, ema_decay=0.9)
+        trainer = make_trainer(config, dropout=0.3, begin_epoch=self.begin_epoch, **settings)
+        return config, trainer
+
+    def test_weights_stay_until_their_epoch(self, tmp_path: Path) -> None:
+        config, trainer = self.run(tmp_path)
+        before = trainer.model.state_dict()["hidden.0.weight"].clone()
+        trainer.fit()
+        folder = Path(config.training.checkpoint_dir)
+        names = [f"checkpoint_epoch_{epoch}.pt" for epoch in (2, 3, 4)]
+        after = [torch.load(folder / name)["raw_model_state_dict"] for name in names]
+        hidden = [weights["hidden.0.weight"] for weights in after]
+        assert torch.equal(hidden[0], before)
+        assert not torch.equal(hidden[1], before)
+        assert not torch.equal(hidden[2], hidden[1])
+
+    # The last three are kept.
+    @pytest.mark.parametrize("epoch", [2, 3])
+    def test_resumes_across_the_border(self, tmp_path: Path, epoch: int) -> None:
+        config, trainer = self.run(tmp_path)
+        whole = torch.load(trainer.fit().checkpoint_path)
+        _, again = self.run(tmp_path)
+        path = Path(config.training.checkpoint_dir) / f"checkpoint_epoch_{epoch}.pt"
+        again.resume(path)
+        resumed = torch.load(again.fit().checkpoint_path)
+        assert_same(whole, resumed)

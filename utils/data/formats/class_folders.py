@@ -74,11 +74,9 @@ def _read_video(draft: Draft, root: Path, label: str, file: Path) -> None:
         return
     duration = info.duration_seconds
     if duration is None:
-        try:
-            duration = _decoded_seconds(file, info.source_fps)
-        except VideoError as error:
-            draft.error("unreadable", where, error.reason)
-            return
+        duration = _decoded_seconds(draft, where, file, info.source_fps)
+    if duration is None:
+        return
     draft.videos.append(
         DraftVideo(
             video=name,
@@ -92,13 +90,32 @@ def _read_video(draft: Draft, root: Path, label: str, file: Path) -> None:
     )
 
 
-def _decoded_seconds(file: Path, fps: float | None) -> float:
-    """When the last frame ends, for containers that do not say how long they are."""
+def _decoded_seconds(draft: Draft, where: str, file: Path, fps: float | None) -> float | None:
+    """When the last frame ends, for containers that do not say how long they are.
+
+    A warning where something in the file is lost; a problem and None where it cannot be read to its
+    end, which would pass for the end of its event.
+    """
     last = 0.0
-    with VideoSource.open(file, decoder="pyav_isolated") as source:
-        for frame in source.frames():
-            last = frame.timestamp
-    return last + (1 / fps if fps else 0.0)
+    try:
+        with VideoSource.open(file, decoder="pyav_isolated") as source:
+            for frame in source.frames():
+                last = frame.timestamp
+            lost, gave_up = "; ".join(source.loss.notes), source.gave_up
+    except VideoError as error:
+        draft.error("unreadable", where, error.reason)
+        return None
+    if gave_up:
+        draft.error("unreadable", where, f"does not say how long it is, and {lost}")
+        return None
+    seconds = last + (1 / fps if fps else 0.0)
+    if lost:
+        draft.warning(
+            "damaged",
+            where,
+            f"{lost}; its event is taken to end with the last frame, {seconds:.2f} s",
+        )
+    return seconds
 
 
 def _only_label(video: VideoAnnotation) -> str:

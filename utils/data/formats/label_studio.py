@@ -8,7 +8,7 @@ point. Notes on a region (``meta.text``) are its description. Task data are free
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -185,7 +185,44 @@ def _file_of_url(folder: Path, url: str) -> str:
     return find_video(folder, [path.name])
 
 
-def _task(number: int, video: VideoAnnotation) -> dict[str, Any]:
+def review_task(
+    number: int, video: VideoAnnotation, suggestions: Iterable[AnnotatedEvent]
+) -> dict[str, Any]:
+    """A task that nobody has looked at yet: Label Studio shows suggestions as predictions.
+
+    Args:
+        number: From 1.
+        video: What to look at; its events are left out.
+        suggestions: What a model takes for events of it.
+
+    Raises:
+        AnnotationError: The video's frame rate is not known.
+    """
+    result = [_result(video, index, event) for index, event in enumerate(suggestions)]
+    return {"id": number, "data": _columns(video), "predictions": [{"result": result}]}
+
+
+def unannotated_videos(path: Path, folder: Path) -> set[str]:
+    """Names of the videos whose tasks nobody has annotated, as `LabelStudio.read` names them.
+
+    Args:
+        path: An export that `LabelStudio.read` could read.
+        folder: That video names are relative to.
+    """
+    names: set[str] = set()
+    for task in read_json(path):
+        data = task.get("data", task)
+        made = task.get("annotations")
+        # JSON-MIN holds what was annotated, and nothing else.
+        if made is not None and all(annotation.get("was_cancelled") for annotation in made):
+            key = next((key for key in _VIDEO_KEYS if key in data), _VIDEO_KEYS[0])
+            names.add(_file_of_url(folder, data[key]))
+        elif made is None and "predictions" in task:
+            names.add(_file_of_url(folder, data[_VIDEO_KEYS[0]]))
+    return names
+
+
+def _columns(video: VideoAnnotation) -> dict[str, Any]:
     columns = {
         "video": video.video,
         "fps": video.fps,
@@ -193,9 +230,13 @@ def _task(number: int, video: VideoAnnotation) -> dict[str, Any]:
         "group": video.group,
         "description": video.description,
     }
+    return {key: value for key, value in columns.items() if value is not None}
+
+
+def _task(number: int, video: VideoAnnotation) -> dict[str, Any]:
     return {
         "id": number,
-        "data": {key: value for key, value in columns.items() if value is not None},
+        "data": _columns(video),
         "annotations": [
             {"result": [_result(video, index, event) for index, event in enumerate(video.events)]}
         ],

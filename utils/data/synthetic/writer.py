@@ -54,8 +54,8 @@ class SyntheticSettings:
         height: Pixels, even.
         events_per_minute: Over all labels; the mean of a split, exact to one event. A rate under
             one event a video leaves videos without any.
-        distractors_per_minute: Vehicles that slow down and drive on, or drive through; likewise, but
-            no more than there is room for.
+        distractors_per_minute: Vehicles that slow down and drive on, or drive through; likewise,
+            but no more than there is room for.
         labels: See `author.write_script`.
     """
 

@@ -6,11 +6,13 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import broken_files
 from utils.data.annotations import load_annotations
 from utils.data.formats import (
     FORMATS,
@@ -21,6 +23,7 @@ from utils.data.formats import (
 )
 from utils.data.formats.base import ImportOptions
 from utils.errors import AnnotationError, UnknownNameError, UsageError
+from utils.video.decoders.isolated import IsolatedPyAvSource
 from video_files import Recipe
 
 Times = list[tuple[str, float, float]]
@@ -651,6 +654,46 @@ def test_class_folders_that_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "fight" / "a.mp4").write_bytes(b"noise" * 50)
     with pytest.raises(AnnotationError, match=r"video 'fight/a.mp4': not a video"):
         import_annotations(tmp_path, "folders")
+
+
+def write_live(path: Path) -> Path:
+    """Four seconds, as a live recording is written: it does not say how long it is."""
+    path.parent.mkdir(parents=True)
+    recipe = replace(broken_files.BASE, name=path.name, container_options={"live": "1"})
+    written: Path = recipe.write(path.parent)
+    return written
+
+
+def test_class_folders_read_what_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    path = write_live(tmp_path / "fight" / "live.mkv")
+    draft = get_format("folders").read(tmp_path, ImportOptions())
+    assert [video.duration for video in draft.videos] == [pytest.approx(4.0, abs=1e-3)]
+    assert draft.problems == []
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
+    path.write_bytes(data)
+    draft = get_format("folders").read(tmp_path, ImportOptions())
+    assert [video.duration for video in draft.videos] == [pytest.approx(4.0, abs=1e-3)]
+    (problem,) = draft.problems
+    assert (problem.kind, problem.severity) == ("damaged", "warning")
+    assert problem.where == f"{tmp_path}: video 'fight/live.mkv'"
+    assert "s of video in between could not be decoded; its event is taken to end" in problem.text
+
+
+def test_class_folders_do_not_take_the_end_of_a_decoder_for_that_of_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(broken_files.__file__).parent))
+    monkeypatch.setattr(IsolatedPyAvSource, "target", "misbehaving_decoders:CrashingWithoutLength")
+    (tmp_path / "fight").mkdir()
+    (tmp_path / "fight" / "a.mkv").touch()
+    draft = get_format("folders").read(tmp_path, ImportOptions())
+    assert draft.videos == []
+    (problem,) = draft.problems
+    assert (problem.kind, problem.severity) == ("unreadable", "error")
+    assert problem.text == (
+        "does not say how long it is, and the decoder was killed by SIGSEGV after 1.000 s"
+    )
 
 
 # The project's own
