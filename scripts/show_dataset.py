@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from utils.data.strip_page import ShownStrip
 
 logger = logging.getLogger("show_dataset")
+
+MAX_SPOOL_BYTES = 256 * 1024**2
+"""Of pictures that wait in memory for their place on the page; more of them wait on disk."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,13 +122,13 @@ def main(arguments: argparse.Namespace) -> int:
     with (
         replacing(arguments.output) as file,
         tqdm(total=len(strips), desc="reading", unit="strip", disable=None) as bar,
+        tempfile.SpooledTemporaryFile(MAX_SPOOL_BYTES) as spool,
     ):
 
         def read() -> Iterator[ShownStrip]:
-            for found in _read_strips(strips):
+            for found in _read_strips(strips, arguments.height, spool, bar.update):
                 if found.error is not None:
                     failed.add(found.strip.video.video)
-                bar.update()
                 yield found
 
         parts = page_parts(
@@ -142,22 +146,66 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _read_strips(strips: Sequence[Strip]) -> Iterator[ShownStrip]:
-    """Strips with their frames, in order; a video that is broken does not stop the others."""
+def _read_strips(
+    strips: Sequence[Strip], height: int, spool: IO[bytes], advance: Callable[[], object]
+) -> Iterator[ShownStrip]:
+    """Strips with their frames, in order.
+
+    Each video is opened once, for all of its strips; those to be shown later wait in ``spool``.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    by_video: dict[Path, list[int]] = {}
+    for index, strip in enumerate(strips):
+        by_video.setdefault(strip.video.path, []).append(index)
+    found: dict[int, ShownStrip] = {}
+    places: dict[int, int] = {}
+    nothing = np.empty((0, 0, 3), np.uint8)
+    for path, indices in by_video.items():
+        read = _read_video(path, [strips[index] for index in indices], height)
+        for index, shown in zip(indices, read, strict=True):
+            places[index] = spool.tell()
+            for frame in shown.frames:
+                np.save(spool, frame.image, allow_pickle=False)
+            frames = tuple(replace(frame, image=nothing) for frame in shown.frames)
+            found[index] = replace(shown, frames=frames)
+            advance()
+    for index in range(len(strips)):
+        spool.seek(places[index])
+        frames = tuple(
+            replace(frame, image=np.load(spool, allow_pickle=False))
+            for frame in found[index].frames
+        )
+        yield replace(found[index], frames=frames)
+
+
+def _read_video(path: Path, strips: Sequence[Strip], height: int) -> Iterator[ShownStrip]:
+    """The strips of one video; where it is broken, why, so that the others are still shown."""
     from utils.data.event_strips import read_strip
     from utils.data.strip_page import ShownStrip
     from utils.video.source import VideoSource
 
-    for strip in strips:
-        try:
-            with VideoSource.open(strip.video.path, decoder="pyav_isolated") as source:
-                frames = tuple(read_strip(source, strip))
-        except VideoError as error:
-            logger.warning("not shown: %s", error)
+    try:
+        source = VideoSource.open(path, decoder="pyav_isolated")
+    except VideoError as error:
+        logger.warning("not shown: %s", error)
+        for strip in strips:
             yield ShownStrip(strip=strip, frames=(), error=str(error))
-            continue
-        why = None if frames else "the video has no frame here; is the time past its end?"
-        yield ShownStrip(strip=strip, frames=frames, error=why)
+        return
+    with source:
+        for strip in strips:
+            try:
+                frames = tuple(read_strip(source, strip, short_side=height))
+            except VideoError as error:
+                logger.warning("not shown: %s", error)
+                yield ShownStrip(strip=strip, frames=(), error=str(error))
+                continue
+            if source.gave_up:
+                logger.warning("%s: %s", path, "; ".join(source.loss.notes))
+            why = None if frames else "the video has no frame here; is the time past its end?"
+            yield ShownStrip(strip=strip, frames=frames, error=why)
 
 
 def command(argv: Sequence[str] | None = None) -> int:

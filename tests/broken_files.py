@@ -7,6 +7,7 @@ Run as a script it writes them all into a folder, to try other programs on::
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import sys
@@ -70,6 +71,8 @@ def base(ending: str, **options: str) -> bytes:
     changes = {
         "mp4": {},
         "front.mp4": {"container_options": {"movflags": "faststart"}},
+        "frag.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+        "flv": {},
         "mkv": {},
         "webm": {
             "codec": "libvpx-vp9",
@@ -107,6 +110,16 @@ def removed(ending: str, at: float, size: float) -> Callable[[Path], object]:
         start = int(at * len(data))
         del data[start : start + int(size * len(data))]
         path.write_bytes(data)
+
+    return make
+
+
+def removed_twice(ending: str) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        removed(ending, 0.6, 0.1)(path)
+        data = path.read_bytes()
+        start, length = int(0.3 * len(data)), int(0.1 * len(data))
+        path.write_bytes(data[:start] + data[start + length :])
 
     return make
 
@@ -244,6 +257,24 @@ def no_permission(path: Path) -> None:
     path.chmod(0)
 
 
+def start_of_pictures(ending: str) -> int:
+    """Where in the file the first picture begins."""
+    with av.open(io.BytesIO(base(ending))) as container:
+        return next(packet.pos for packet in container.demux(video=0) if packet.pos is not None)
+
+
+def beginning(ending: str, *, before: int = 0, size: float = 0.1) -> Callable[[Path], object]:
+    """The first pictures are zeros, and so many bytes in front of them."""
+
+    def make(path: Path) -> None:
+        data = bytearray(base(ending))
+        start, length = start_of_pictures(ending) - before, int(size * len(data))
+        data[start : start + length] = bytes(length)
+        path.write_bytes(data)
+
+    return make
+
+
 def _cuts() -> list[Broken]:
     found = []
     for part in (0.25, 0.5, 0.9):
@@ -291,10 +322,61 @@ BROKEN = [
             min_frames=50,
             max_smeared_frames=12,
         )
-        for ending in ("mkv", "webm", "ts")
+        for ending in ("mkv", "webm", "ts", "avi", "h264.avi")
     ),
-    # Without its index an AVI has an order and no times: the loss is right, its place is not.
-    Broken(name="removed.avi", make=removed("avi", 0.4, 0.1), has_numbers=False),
+    *(
+        # The index does not tell how far what lies between two holes has moved.
+        Broken(
+            name=f"removed_twice.{ending}",
+            make=removed_twice(ending),
+            min_frames=50,
+            max_smeared_frames=24,
+        )
+        for ending in ("avi", "h264.avi")
+    ),
+    # Time goes on from where the video began, though its first pictures are not to be had.
+    *(
+        Broken(name=f"beginning.{ending}", make=beginning(ending), max_smeared_frames=12)
+        for ending in ("front.mp4", "mkv", "webm", "avi")
+    ),
+    # With what the container says of itself before the first picture.
+    *(
+        Broken(
+            name=f"beginning_with_header.{ending}",
+            make=beginning(ending, before=30),
+            max_smeared_frames=12,
+        )
+        for ending in ("mkv", "webm", "h264.avi")
+    ),
+    # A transport stream has no beginning: it may have been switched on in the midst of a film.
+    Broken(
+        name="beginning.ts",
+        make=beginning("ts", before=30, size=0.02),
+        has_numbers=False,
+        max_error_frames=None,
+        match="1 damaged packet skipped",
+    ),
+    # A whole number of packets of 188 bytes, in which the counter of 16 comes round.
+    Broken(
+        name="counter_comes_round.ts",
+        make=zeroed("ts", 0.3, 0.1187),
+        min_frames=60,
+        max_smeared_frames=12,
+    ),
+    Broken(name="zeros.flv", make=zeroed("flv", 0.4, 0.1), min_frames=60, max_smeared_frames=12),
+    Broken(name="removed.flv", make=removed("flv", 0.4, 0.1), min_frames=50, max_smeared_frames=12),
+    Broken(
+        name="cut.frag.mp4",
+        make=cut("frag.mp4", 0.5),
+        max_error_frames=None,
+        match="broken off between its fragments",
+    ),
+    Broken(
+        name="zeros.frag.mp4",
+        make=zeroed("frag.mp4", 0.4, 0.1),
+        max_error_frames=None,
+        match="broken off between its fragments",
+    ),
     *(
         Broken(name=f"flipped_{seed}.{ending}", make=flipped(ending, seed), has_numbers=False)
         for ending in ("front.mp4", "mkv", "avi", "ts")

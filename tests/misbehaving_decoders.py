@@ -1,7 +1,7 @@
 """Decoders that get stuck, die or eat memory, for tests of what watches over them.
 
-They are loaded in the process of `IsolatedPyAvSource`. Each behaves for three frames, except that
-the path says otherwise: a file named ``at_once`` has none.
+They are loaded in the process of `IsolatedPyAvSource`. Each behaves for three frames where it says
+nothing else, except that the path says otherwise: a file named ``at_once`` has none.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from utils.errors import VideoDecodeError
 from utils.video.source import (
     DecodedFrame,
     DecodeLoss,
@@ -22,8 +26,6 @@ from utils.video.source import (
     VideoInfo,
     VideoSource,
 )
-
-NUM_GOOD_FRAMES = 3
 
 
 class Frame(DecodedFrame):
@@ -35,7 +37,10 @@ class Frame(DecodedFrame):
 
 
 class Good(VideoSource):
-    def __init__(self, path: str) -> None:
+    num_good_frames = 3
+
+    def __init__(self, path: str, *, num_threads: int | None = None) -> None:
+        self.num_threads = num_threads
         self.info = VideoInfo(
             path=path,
             codec="none",
@@ -53,7 +58,7 @@ class Good(VideoSource):
         """What goes wrong after the good frames."""
 
     def frames(self, start_seconds: float = 0.0) -> Iterator[DecodedFrame]:
-        for index in range(NUM_GOOD_FRAMES):
+        for index in range(self.num_good_frames):
             if index * 0.5 >= start_seconds:
                 yield Frame(index)
         self.misbehave()
@@ -70,6 +75,51 @@ class Stuck(Good):
 class Crashing(Good):
     def misbehave(self) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class CrashingLate(Crashing):
+    num_good_frames = 20
+
+
+class CrashingBehind(Good):
+    """Dies of what its threads do ahead of the frames that it has given."""
+
+    def frames(self, start_seconds: float = 0.0) -> Iterator[DecodedFrame]:
+        for frame in super().frames(start_seconds):
+            yield frame
+            if frame.frame_index == 1 and self.num_threads != 1:
+                threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGSEGV)).start()
+                time.sleep(600)
+
+
+class CrashingForGood(Crashing):
+    """Lives once for each file; from then on it dies before the first frame."""
+
+    def __init__(self, path: str, *, num_threads: int | None = None) -> None:
+        super().__init__(path, num_threads=num_threads)
+        with Path(f"{path}.opened").open("a") as file:
+            file.write("x")
+        if Path(f"{path}.opened").stat().st_size > 1:
+            self.misbehave()
+
+
+class Endless(Good):
+    num_good_frames = 10_000
+
+
+class Refusing(Good):
+    """Raises where it is asked to begin."""
+
+    def sparse_frames(
+        self, start_seconds: float = 0.0, *, max_time_error_seconds: float
+    ) -> Iterator[DecodedFrame]:
+        raise VideoDecodeError("video.mp4", "it is gone")
+
+
+class CrashingWithoutLength(Crashing):
+    def __init__(self, path: str, *, num_threads: int | None = None) -> None:
+        super().__init__(path, num_threads=num_threads)
+        self.info = replace(self.info, duration_seconds=None)
 
 
 class Leaving(Good):
@@ -93,10 +143,16 @@ class Babbling(Good):
 class Lying(Good):
     """Was taken over and answers what is no answer."""
 
+    answer = b"\xff" * 8
+
     def misbehave(self) -> None:
         for descriptor in range(3, 20):
             try:
-                os.write(descriptor, b"\xff" * 8)
+                os.write(descriptor, self.answer)
             except OSError:
                 continue
         time.sleep(600)
+
+
+class LyingPolitely(Lying):
+    answer = b'\0\0\0\x10{"num_bytes": 0}'

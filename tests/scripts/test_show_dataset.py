@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.show_dataset import command
+from utils.video.decoders.isolated import IsolatedPyAvSource
+from utils.video.source import VideoSource
 from video_files import Recipe
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "show_dataset.py"
@@ -74,6 +78,50 @@ def test_a_broken_video_does_not_stop_the_others(
     assert "gone.mp4: no such file" in page
     assert page.count("<img ") > 20
     assert "error: 1 videos could not be shown; the page says why" in capsys.readouterr().err
+
+
+def test_each_video_is_opened_once(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    honest = VideoSource.open
+
+    def counted(path: Any, *, decoder: str = "pyav") -> VideoSource:
+        opened.append(Path(path).name)
+        return honest(path, decoder=decoder)
+
+    monkeypatch.setattr(VideoSource, "open", counted)
+    Recipe(name="b.mp4", ticks=range(200)).write(tmp_path)
+    (tmp_path / "a.mp4").symlink_to(dataset / "a.mp4")
+    videos = json.loads((dataset / "a.json").read_text())["videos"]
+    content = {"labels": ["x", "y & z"], "videos": [*videos, {**videos[0], "video": "b.mp4"}]}
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    arguments = ["--annotations", str(tmp_path / "two.json"), "--output", str(tmp_path / "p.html")]
+    assert command(arguments) == 0
+    assert sorted(opened) == ["a.mp4", "b.mp4"]
+    page = (tmp_path / "p.html").read_text()
+    # By class, and the videos of each in order, whatever the order in which they were read.
+    assert re.findall(r"<h3>(\w)\.mp4", page) == list("aabbabab")
+    assert 'height="48"' in page, "pictures are not enlarged"
+
+
+def test_a_decoder_that_dies_in_one_strip_is_not_missed_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    monkeypatch.setattr(IsolatedPyAvSource, "target", "misbehaving_decoders:Crashing")
+    (tmp_path / "a.mp4").touch()
+    events = [{"start": start, "end": start + 0.4, "label": "x"} for start in (0.1, 0.3, 6.0)]
+    videos = [{"video": "a.mp4", "duration": 10, "events": events}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"labels": ["x"], "videos": videos}))
+    arguments = ["--annotations", str(path), "--output", str(tmp_path / "p.html")]
+    assert command([*arguments, "--labels", "x"]) == 1
+    page, said = (tmp_path / "p.html").read_text(), capsys.readouterr().err
+    # It gives frames up to 1 s: the first two strips have some, the third has none.
+    assert page.count("<img ") >= 4
+    assert "was killed by SIGSEGV before a frame at or after 5.500 s" in page
+    assert "was killed by SIGSEGV after 1.000 s" in said
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ epoch, position) alone: no iterator carries state, so a run can be resumed anywh
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +18,9 @@ from torch.utils.data import Dataset
 
 from utils.config.schema import AugmentationConfig
 from utils.data.augmentation import ClipAugmentation, generator_for, to_unit_range
+from utils.data.mapped_files import MappedFiles
 from utils.data.video_inputs import VideoInputs
-from utils.errors import AnnotationError, TrainingError
+from utils.errors import AnnotationError
 
 
 class RandomStream(enum.IntEnum):
@@ -70,6 +69,7 @@ class ClipDataset(Dataset[Clip]):
             background.
         augmentation: For frames; of backbone features, one of the cached copies is drawn instead.
         seed: Of the run.
+        source: The annotation file, for messages.
 
     Raises:
         AnnotationError: No video has an event: there is nothing to learn.
@@ -85,6 +85,7 @@ class ClipDataset(Dataset[Clip]):
         event_fraction: float,
         augmentation: AugmentationConfig,
         seed: int,
+        source: str | None = None,
     ) -> None:
         self.videos = tuple(videos)
         self._window_size = window_size
@@ -92,7 +93,7 @@ class ClipDataset(Dataset[Clip]):
         self._augmentation = augmentation
         self._seed = seed
         self._is_never_padded = min(map(len, self.videos)) >= window_size
-        self._files = tuple(_MappedFile.behind(video.inputs) for video in self.videos)
+        self._files = MappedFiles(self.videos)
         targets = np.concatenate([video.targets for video in self.videos])
         self._starts = np.cumsum([0] + [len(video) for video in self.videos])
         # Frame numbers run through all videos. Soft borders reach 0.5 where the event begins.
@@ -102,8 +103,9 @@ class ClipDataset(Dataset[Clip]):
         self._background = np.flatnonzero(~(targets >= 0.5).any(axis=1))
         if not self._frames_of_class:
             raise AnnotationError(
-                "no training video has an event that a sampled frame falls into; there is nothing "
-                "to learn: check the annotations, or raise data.frame_sampling_rate"
+                f"{'' if source is None else f'{source}: '}no training video has an event that a "
+                "sampled frame falls into; there is nothing to learn: check the annotations, or "
+                "raise data.frame_sampling_rate"
             )
 
     @property
@@ -113,7 +115,7 @@ class ClipDataset(Dataset[Clip]):
     def __getitem__(self, place: ClipPosition) -> Clip:
         video_index, first = self._place(place)
         video = self.videos[video_index]
-        self._check_unchanged(video_index)
+        self._files.check_unchanged(video_index)
         part = slice(first, min(first + self._window_size, len(video)))
         inputs = self._inputs(video, part, place)
         length = len(inputs)
@@ -166,16 +168,6 @@ class ClipDataset(Dataset[Clip]):
         first = frame - int(self._starts[video_index]) - int(generator.integers(self._window_size))
         return video_index, max(0, min(first, length - self._window_size))
 
-    def _check_unchanged(self, video_index: int) -> None:
-        """Before mapped memory is read: behind the end of a file, that would end the process."""
-        file = self._files[video_index]
-        if file is not None and (trouble := file.trouble()):
-            raise TrainingError(
-                f"{self.videos[video_index].video}: its cache entry {file.path} {trouble} while "
-                "training reads it; the checkpoints so far are sound: go on with --resume latest, "
-                "which reads the video anew"
-            )
-
     def _inputs(self, video: VideoInputs, part: slice, place: ClipPosition) -> Tensor:
         is_features = video.inputs.dtype != np.uint8
         inputs = video.inputs
@@ -193,38 +185,6 @@ class ClipDataset(Dataset[Clip]):
             return torch.from_numpy(np.array(inputs[part], np.float32))
         frames = torch.from_numpy(np.array(inputs[part]))
         return to_unit_range(frames if draw is None else draw.apply(frames))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _MappedFile:
-    """A file whose bytes an array reads from disk when they are needed.
-
-    Attributes:
-        path: The file.
-        state: What changes with its bytes: device, inode, size, and time in nanoseconds.
-    """
-
-    path: str
-    state: tuple[int, ...]
-
-    @classmethod
-    def behind(cls, array: NDArray[Any]) -> Self | None:
-        """Of a mapped array; None of one in memory."""
-        path = getattr(array, "filename", None)
-        return None if path is None else cls(path=os.fspath(path), state=_file_state(path))
-
-    def trouble(self) -> str | None:
-        """What has become of the file, or None where it is as it was."""
-        try:
-            state = _file_state(self.path)
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
-        return None if state == self.state else "was changed"
-
-
-def _file_state(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _pad(values: Tensor, num_frames: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ def data_identity(annotations: AnnotationSet) -> dict[str, Any]:
         "hash": annotations_hash(annotations),
         "num_videos": len(annotations.videos),
         "num_events": sum(len(video.events) for video in annotations.videos),
+    }
+
+
+def usable_identity(annotations: AnnotationSet, num_frames: Mapping[str, int]) -> dict[str, Any]:
+    """Plain data that go with `data_identity`: what could be read of the annotated videos.
+
+    Args:
+        annotations: All videos.
+        num_frames: Sampled frames of each that could be read, by its name in the annotations.
+
+    Returns:
+        ``num_frames`` of all, and ``left_out``: the others' names, below the folder that holds all
+        videos.
+    """
+    names = _names_below_common_folder([video.path for video in annotations.videos])
+    return {
+        "num_frames": sum(num_frames.values()),
+        "left_out": [
+            name
+            for name, video in zip(names, annotations.videos, strict=True)
+            if video.video not in num_frames
+        ],
     }
 
 

@@ -38,6 +38,9 @@ _ENTRY_VERSION = 3
 _Time = tuple[float, int]
 """Timestamp in seconds and frame_index of one sample."""
 
+_Chunk = tuple["torch.Tensor", list[_Time]]
+"""Processed frames ``(T, C, S, S)`` uint8, and the time of each."""
+
 EncodeChunk = Callable[["torch.Tensor", int], NDArray[np.float32]]
 """``(frames (T, C, S, S) uint8, draw) -> backbone features (T, R)``; draw 0 is plain, any other
 number stands for the one augmentation of a copy."""
@@ -110,6 +113,8 @@ class VideoInputsLoader:
         neighbor_offsets_seconds: What the encoder's motion images want; see `FrameSampler`.
         soft_border_seconds: Of the targets; see `frame_targets`. For training alone: metrics are
             measured on hard ones.
+        read_ahead: Put around what is decoded for features, such as
+            `pipeline.executor.prefetch`: the next frames are decoded while these are encoded.
     """
 
     def __init__(
@@ -119,8 +124,10 @@ class VideoInputsLoader:
         *,
         neighbor_offsets_seconds: Sequence[float] = (),
         soft_border_seconds: float = 0.0,
+        read_ahead: Callable[[Iterator[_Chunk]], Iterator[_Chunk]] = iter,
     ) -> None:
         self._config = config
+        self._read_ahead = read_ahead
         self._soft_border_seconds = soft_border_seconds
         self._labels = tuple(labels)
         self._offsets = tuple(neighbor_offsets_seconds)
@@ -192,7 +199,7 @@ class VideoInputsLoader:
         lost = _Shortfall()
         rows = (
             (np.stack([encode(frames, draw) for draw in draws], axis=1), times)
-            for frames, times in self._chunks(video, lost)
+            for frames, times in self._read_ahead(self._chunks(video, lost))
         )
         entry = self._entry(video, self._cache, key, rows, lost)
         return self._from_entry(
@@ -255,9 +262,7 @@ class VideoInputsLoader:
             "resize_mode": config.resize_mode,
         }
 
-    def _chunks(
-        self, video: VideoAnnotation, lost: _Shortfall
-    ) -> Iterator[tuple[torch.Tensor, list[_Time]]]:
+    def _chunks(self, video: VideoAnnotation, lost: _Shortfall) -> Iterator[_Chunk]:
         """Decode; after the last chunk ``lost`` says what the file could not give."""
         with VideoSource.open(video.path, decoder=self._config.decoder) as source:
             samples = self._sampler.stream(source)

@@ -38,7 +38,7 @@ class VideoProcessor:
     """
 
     def __init__(
-        self, image_size: int | tuple[int, int] = 224, *, resize_mode: ResizeMode = "crop"
+        self, image_size: int | Sequence[int] = 224, *, resize_mode: ResizeMode = "crop"
     ) -> None:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):

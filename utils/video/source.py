@@ -110,6 +110,15 @@ def check_time_error(max_time_error_seconds: float) -> None:
         raise UsageError(f"max_time_error_seconds must be above 0, got {max_time_error_seconds}")
 
 
+def check_num_threads(num_threads: int | None) -> None:
+    """Raises `UsageError` unless a decoder can run on so many."""
+    if num_threads is not None and num_threads < 1:
+        raise UsageError(
+            f"num_threads must be at least 1, or None for as many as there are cores; "
+            f"got {num_threads}"
+        )
+
+
 class DecodedFrame(abc.ABC):
     """One frame in presentation order; its pixels are converted when they are asked for.
 
@@ -143,6 +152,9 @@ class VideoSource(abc.ABC):
     info: VideoInfo
     loss: DecodeLoss
     skipping: Skipping
+    gave_up: bool = False
+    """Whether the latest call of ``frames`` ended because the decoder stalled or died, and not
+    where the file ends: another try may give more."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, decoder: str = "pyav") -> VideoSource:

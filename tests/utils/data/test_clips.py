@@ -69,6 +69,7 @@ def make_dataset(
     event_fraction: float = 0.5,
     augmentation: AugmentationConfig = PLAIN,
     seed: int = 0,
+    source: str | None = None,
 ) -> ClipDataset:
     return ClipDataset(
         videos or [make_video(40, ("a", 4, 5))],
@@ -76,6 +77,7 @@ def make_dataset(
         event_fraction=event_fraction,
         augmentation=augmentation,
         seed=seed,
+        source=source,
     )
 
 
@@ -275,12 +277,13 @@ def test_every_frame_can_be_reached() -> None:
 
 
 def test_no_event_at_all() -> None:
-    with pytest.raises(AnnotationError) as caught:
-        make_dataset(make_video(20), make_video(20, ("a", 100, 101)))
-    assert str(caught.value) == (
-        "no training video has an event that a sampled frame falls into; there is nothing to "
-        "learn: check the annotations, or raise data.frame_sampling_rate"
-    )
+    for source, where in ((None, ""), ("data/train.json", "data/train.json: ")):
+        with pytest.raises(AnnotationError) as caught:
+            make_dataset(make_video(20), make_video(20, ("a", 100, 101)), source=source)
+        assert str(caught.value) == (
+            f"{where}no training video has an event that a sampled frame falls into; there is "
+            "nothing to learn: check the annotations, or raise data.frame_sampling_rate"
+        )
 
 
 # Copies of cached features

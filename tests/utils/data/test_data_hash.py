@@ -19,7 +19,7 @@ from utils.data.annotations import (
     load_annotations,
     save_annotations,
 )
-from utils.data.data_hash import annotations_hash, data_identity
+from utils.data.data_hash import annotations_hash, data_identity, usable_identity
 
 EVENTS = (
     AnnotatedEvent(label="a", start=1.0, end=2.5),
@@ -86,7 +86,7 @@ def test_what_is_not_learned_from_does_not(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["elsewhere", "/mnt/disk/data", "deep/er/data", ".", "../data", "data/../data"]
+    "folder", ["elsewhere", "/srv/elsewhere/data", "deep/er/data", ".", "../data", "data/../data"]
 )
 def test_where_they_lie_does_not_count(folder: str) -> None:
     assert annotations_hash(annotations(Path(folder))) == annotations_hash(annotations())
@@ -139,3 +139,13 @@ def test_identity() -> None:
     assert len(identity["hash"]) == 64
     nothing = AnnotationSet(labels=("a",), videos=())
     assert data_identity(nothing)["num_videos"] == 0
+
+
+def test_what_could_be_read() -> None:
+    for folder in (Path("data"), Path("/elsewhere")):
+        found = annotations(folder)
+        assert usable_identity(found, {"x/1.mp4": 9, "y/2.mp4": 4}) == {
+            "num_frames": 13,
+            "left_out": [],
+        }
+        assert usable_identity(found, {"x/1.mp4": 9}) == {"num_frames": 9, "left_out": ["y/2.mp4"]}

@@ -520,34 +520,89 @@ def test_seek_that_does_not_land_on_a_key_frame_is_noticed(
         assert source._sought(1.2) is None
 
 
-def test_skipping_stops_where_it_would_leave_out_too_much(
-    tmp_path: Path, video_files: ModuleType
-) -> None:
-    path = tmp_path / "calm_then_sparse.mp4"
-    with av.open(str(path), "w") as container:
+@pytest.fixture(scope="module")
+def calm_then_sparse(
+    tmp_path_factory: pytest.TempPathFactory, video_files: ModuleType
+) -> Callable[[str], Path]:
+    """Writes 260 frames: one B-frame between two others, and from number 200 on three."""
+
+    def write(key_frames: str) -> Path:
+        path = tmp_path_factory.mktemp("sparse") / "calm_then_sparse.mp4"
         options = {"bf": "3", "g": "300", "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0"}
-        stream = container.add_stream("libx264", rate=25, options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(260):
-            frame = av.VideoFrame.from_ndarray(video_files.draw(number), format="rgb24")
-            frame = frame.reformat(format="yuv420p")
-            frame.pts = number
-            if number < 200:
-                # One B-frame between two others, where later there are three.
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options=options)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for number in range(260):
+                frame = av.VideoFrame.from_ndarray(video_files.draw(number), format="rgb24")
+                frame = frame.reformat(format="yuv420p")
+                frame.pts = number
                 kind = av.video.frame.PictureType
-                frame.pict_type = kind.P if number % 2 == 0 else kind.B
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+                if key_frames == "often" and number % 50 == 0:
+                    frame.pict_type = kind.I
+                elif number < 200:
+                    frame.pict_type = kind.P if number % 2 == 0 else kind.B
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0])
+@pytest.mark.parametrize("key_frames", ["often", "once"])
+def test_skipping_goes_back_where_it_would_leave_out_too_much(
+    calm_then_sparse: Callable[[str], Path],
+    video_files: ModuleType,
+    key_frames: str,
+    start: float,
+) -> None:
+    path = calm_then_sparse(key_frames)
     with PyAvSource(path) as source:
-        indices = [frame.frame_index for frame in source.sparse_frames(max_time_error_seconds=0.05)]
+        frames = list(source.sparse_frames(start, max_time_error_seconds=0.05))
         skipping = source.skipping
         assert not source.loss, source.loss
-    assert indices[:100] == list(range(0, 200, 2))
-    # The first run of three is skipped, and what the decoder's threads had begun with; then none.
-    assert skipping.max_time_error_seconds == pytest.approx(3 * FRAME_SECONDS)
-    assert indices[-20:] == list(range(240, 260))
-    assert skipping.num_frames == 260 - len(indices)
+    indices = [frame.frame_index for frame in frames]
+    with av.open(str(path)) as container:
+        kinds = [frame.pict_type for frame in container.decode(video=0)]
+    kept = [number for number in range(199) if kinds[number] != av.video.frame.PictureType.B]
+    first = round(start / FRAME_SECONDS)
+    # Of the run of three none is left out, and nothing behind it.
+    assert indices == [*(number for number in kept if number >= first), *range(199, 260)]
+    assert [video_files.read_number(frame.rgb()) for frame in frames] == indices
+    assert [round(frame.timestamp / FRAME_SECONDS) for frame in frames] == indices
+    assert skipping.max_time_error_seconds == pytest.approx(FRAME_SECONDS)
+
+
+def test_skipping_that_goes_back_does_not_seek_where_a_seek_would_miss(
+    calm_then_sparse: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PyAvSource(calm_then_sparse("once")) as source:
+        monkeypatch.setattr(PyAvSource, "_landed", lambda *_: None)
+        frames = source.sparse_frames(max_time_error_seconds=0.05)
+        assert [frame.frame_index for frame in frames] == [*range(0, 200, 2), *range(199, 260)]
+
+
+@pytest.mark.parametrize("num_frames", [40, 41])
+def test_frames_that_are_skipped_at_the_end_are_no_loss(
+    tmp_path: Path, video_files: ModuleType, num_frames: int
+) -> None:
+    """As video calls are recorded: every other frame is in a layer that nobody refers to."""
+    layers = (
+        "ts_number_layers=2:ts_target_bitrate=200,400:ts_rate_decimator=2,1:ts_periodicity=2:"
+        "ts_layer_id=0,1:ts_layering_mode=2"
+    )
+    path = video_files.Recipe(
+        name="call.webm",
+        codec="libvpx",
+        ticks=range(num_frames),
+        options={"deadline": "realtime", "lag-in-frames": "0", "ts-parameters": layers},
+    ).write(tmp_path)
+    with PyAvSource(path) as source:
+        given = [frame.frame_index for frame in source.sparse_frames(max_time_error_seconds=0.05)]
+        assert given == list(range(0, num_frames, 2))
+        assert source.skipping.num_frames == num_frames - len(given)
+        assert not source.loss, source.loss
 
 
 def test_real_videos(real_videos: list[Path]) -> None:

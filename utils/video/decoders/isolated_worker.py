@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from utils.errors import VideoError
 
 if TYPE_CHECKING:
-    from utils.video.source import DecodedFrame, VideoSource
+    from utils.video.source import DecodedFrame, DecodeLoss, Skipping, VideoSource
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_PIXEL_BYTES = 1 << 31
 OUT_OF_MEMORY = 12
 """Exit code; the number of ENOMEM."""
+
+MIN_FREE_PICTURES = 2
+"""Where there is no memory for so many in RGB, a decoder fails for want of it."""
 
 _ORPHAN_POLL_SECONDS = 1.0
 
@@ -47,7 +50,9 @@ def write_message(
             num_written += write(view[num_written:]) or 0
 
 
-def read_message(read: Callable[[int], bytes]) -> tuple[dict[str, Any], bytes]:
+def read_message(
+    read: Callable[[int], bytes | bytearray],
+) -> tuple[dict[str, Any], bytearray]:
     """One message; ``read`` gives exactly as many bytes as it is asked for.
 
     Raises:
@@ -64,7 +69,8 @@ def read_message(read: Callable[[int], bytes]) -> tuple[dict[str, Any], bytes]:
         raise ProtocolError(f"a header that is no JSON object with num_bytes: {error}") from error
     if not is_possible:
         raise ProtocolError(f"{num_bytes} bytes of pixels")
-    return header, read(num_bytes) if num_bytes else b""
+    payload = read(num_bytes) if num_bytes else bytearray()
+    return header, payload if isinstance(payload, bytearray) else bytearray(payload)
 
 
 class _Server:
@@ -72,54 +78,84 @@ class _Server:
 
     def __init__(self, source: VideoSource) -> None:
         self._source = source
+        # By the number of the question that began them.
         self._readings: dict[int, Iterator[DecodedFrame]] = {}
-        self._accounts: dict[int, dict[str, Any]] = {}
+        self._accounts: dict[int, tuple[DecodeLoss, Skipping]] = {}
         self._frames: dict[int, DecodedFrame] = {}
         self._num_frames = 0
+        self._num_refused = 0
 
-    def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes | memoryview]:
+    def answers(
+        self, request: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], bytes | memoryview]]:
+        """All answers to one question, each as soon as it is there."""
         for key in request["release"]:
             self._frames.pop(key, None)
         for key in request["stop"]:
-            self._readings.pop(key, None)
-            self._accounts.pop(key, None)
+            self._end_reading(key)
         if request["do"] == "rgb":
             image = self._frames[request["frame"]].rgb(short_side=request["short_side"])
-            return {"shape": image.shape}, image.data.cast("B")
-        reading = request["reading"]
+            yield {"to": request["number"], "shape": image.shape}, image.data.cast("B")
+            return
+        reading = request.get("reading", request["number"])
         if request["do"] == "start":
-            self._start(reading, request["start_seconds"], request["max_time_error_seconds"])
-            return {}, b""
-        return self._next(reading), b""
+            yield from self._start(reading, request)
+        for _ in range(request["count"]):
+            # It may have come to its end with some of the frames still asked for.
+            if reading in self._readings:
+                yield self._next(reading), b""
 
-    def _start(self, reading: int, start: float, max_time_error: float | None) -> None:
-        source = self._source
-        self._readings[reading] = (
-            source.frames(start)
-            if max_time_error is None
-            else source.sparse_frames(start, max_time_error_seconds=max_time_error)
-        )
+    def _start(
+        self, reading: int, request: dict[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], bytes | memoryview]]:
+        start, max_error = request["start_seconds"], request["max_time_error_seconds"]
+        try:
+            self._readings[reading] = (
+                self._source.frames(start)
+                if max_error is None
+                else self._source.sparse_frames(start, max_time_error_seconds=max_error)
+            )
+        except VideoError as error:
+            yield {"to": reading, "frame": None, **_described(error)}, b""
+            return
+        self._accounts[reading] = (self._source.loss, self._source.skipping)
 
     def _next(self, reading: int) -> dict[str, Any]:
-        result: dict[str, Any] = {"frame": None}
-        is_first = reading not in self._accounts
+        result: dict[str, Any] = {"to": reading, "frame": None}
         try:
             frame = next(self._readings[reading], None)
         except VideoError as error:
-            result.update(error=type(error).__name__, reason=error.reason)
+            result.update(_described(error))
             frame = None
-        if is_first:
-            # A reading's record replaces that of the source once its first frame is asked for.
-            self._accounts[reading] = {"loss": self._source.loss, "skipping": self._source.skipping}
         if frame is not None:
             self._num_frames += 1
             self._frames[self._num_frames] = frame
             result.update(
                 frame=self._num_frames, frame_index=frame.frame_index, timestamp=frame.timestamp
             )
-        for name, record in self._accounts[reading].items():
-            result[name] = dataclasses.asdict(record)
+        loss, skipping = self._accounts[reading]
+        self._tell_damage_from_want_of_memory(loss)
+        result.update(loss=vars(loss), skipping=vars(skipping))
+        if frame is None:
+            self._end_reading(reading)
         return result
+
+    def _tell_damage_from_want_of_memory(self, loss: DecodeLoss) -> None:
+        """Raise `MemoryError` where a packet was refused and there is no room for a picture.
+
+        FFmpeg says of both that the data are invalid.
+        """
+        if loss.num_corrupt_packets > self._num_refused:
+            bytearray(MIN_FREE_PICTURES * 3 * self._source.info.width * self._source.info.height)
+        self._num_refused = loss.num_corrupt_packets
+
+    def _end_reading(self, reading: int) -> None:
+        self._readings.pop(reading, None)
+        self._accounts.pop(reading, None)
+
+
+def _described(error: VideoError) -> dict[str, str]:
+    return {"error": type(error).__name__, "reason": error.reason}
 
 
 def main() -> None:
@@ -133,24 +169,22 @@ def main() -> None:
     _limit_memory(first["memory_limit_bytes"])
     module, _, attribute = first["target"].partition(":")
     decoder = getattr(importlib.import_module(module), attribute)
-    write_message(answers.write, {"is_ready": True})
-    read_message(lambda size: _read_exactly(requests, size))
+    write_message(answers.write, {"to": first["number"]})
+    second, _ = read_message(lambda size: _read_exactly(requests, size))
     try:
-        source = decoder(first["path"])
+        source = decoder(first["path"], **first["options"])
     except VideoError as error:
-        write_message(
-            answers.write, {"error": type(error).__name__, "reason": error.reason, "info": None}
-        )
+        write_message(answers.write, {"to": second["number"], "info": None, **_described(error)})
         return
-    write_message(answers.write, {"info": dataclasses.asdict(source.info)})
+    write_message(answers.write, {"to": second["number"], "info": dataclasses.asdict(source.info)})
     server = _Server(source)
     while True:
         try:
             request, _ = read_message(lambda size: _read_exactly(requests, size))
         except EOFError:
             return
-        header, payload = server.answer(request)
-        write_message(answers.write, header, payload)
+        for header, payload in server.answers(request):
+            write_message(answers.write, header, payload)
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

@@ -34,6 +34,7 @@ from utils.video.decoders.pyav_reading import (
     NO_PACKETS,
     ONE_PACKET_ONE_FRAME,
     Reading,
+    Records,
     codec_name,
     tagged_duration,
 )
@@ -44,6 +45,7 @@ from utils.video.source import (
     Skipping,
     VideoInfo,
     VideoSource,
+    check_num_threads,
     check_time_error,
     scaled_size,
 )
@@ -53,11 +55,11 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+    _Frames = Iterator[tuple[int, VideoFrame]]
+    _Position = tuple[Reading, _Frames, int]
+
 URL_TIMEOUT_SECONDS = 30.0
 """How long a server may keep us waiting, to open and for each read; local files are not timed."""
-
-SKIPPING_PROBE_FRAMES = 60
-"""Decoded sparsely to learn how far apart the frames are that others refer to."""
 
 NO_TIMESTAMPS = 0x80
 """FFmpeg's ``AVFMT_NOTIMESTAMPS``: whatever times come out were made up."""
@@ -109,6 +111,10 @@ class PyAvSource(VideoSource):
     Frames whose size changes in mid-stream are scaled to that of the first one. A source and its
     frames belong to one thread.
 
+    Args:
+        path: File or URL.
+        num_threads: Of the decoder; None for one more than there are cores, and 16 at most.
+
     Raises:
         VideoNotFoundError: No such file, a link to nowhere, or a folder, pipe, socket or device.
         VideoError: The file may not be read, or the URL cannot be opened.
@@ -118,25 +124,27 @@ class PyAvSource(VideoSource):
         VideoDecodeError: No decoder for the codec, or a bare stream that carries no times.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, num_threads: int | None = None) -> None:
+        check_num_threads(num_threads)
         self._path = os.fspath(path)
+        self._num_threads = num_threads
         self._is_url = "://" in self._path
         self._is_closed = False
         self._running: weakref.WeakSet[Generator[DecodedFrame]] = weakref.WeakSet()
         self._reformatter = VideoReformatter()
-        self._first_pts = 0
-        self._known_skipping_error: float | None = None
         self.skipping = Skipping()
         if not self._is_url:
             check_file(self._path)
 
-        reading = self._reading()
+        reading = self._open_reading(Records(), first_pts=None)
         try:
             self._first_pts, first = self._first_frame(reading)
             self._width, self._height = first.width, first.height
             self._orientation = Orientation.of(first)
+            assert reading.stream.time_base is not None
+            self._time_base = reading.stream.time_base
             self.info = self._describe(reading)
-            self.loss = reading.loss
+            self.loss = reading.records.loss
         finally:
             reading.close()
 
@@ -153,22 +161,19 @@ class PyAvSource(VideoSource):
             UsageError: The source is closed, or ``start_seconds`` is no number.
             VideoDecodeError: Nothing was given out because everything from here on is damaged.
         """
-        self._check_readable(start_seconds)
         return self._start(start_seconds, None)
 
     def sparse_frames(
         self, start_seconds: float = 0.0, *, max_time_error_seconds: float
     ) -> Iterator[DecodedFrame]:
-        """As `frames`, without those that no other frame refers to, where the bound allows it.
+        """As `frames`, without those that no other refers to, where the bound allows it.
 
-        The beginning of the file tells: where its longest run of such frames fits the bound they
-        are skipped by the decoder (FFmpeg's ``NONREF``), otherwise all are decoded. Should a later
-        run be longer, all are decoded from there on; ``skipping`` tells the error that was made.
+        The decoder skips them (FFmpeg's ``NONREF``). At the first run of them that is longer than
+        the bound it goes back, and all is decoded from there on. Of a URL, where there is no going
+        back, nothing is skipped.
         """
-        self._check_readable(start_seconds)
         check_time_error(max_time_error_seconds)
-        is_sparse = 0 < self._skipping_error() <= max_time_error_seconds
-        return self._start(start_seconds, max_time_error_seconds if is_sparse else None)
+        return self._start(start_seconds, None if self._is_url else max_time_error_seconds)
 
     def scan_packets(self) -> PacketScan:
         """Read all packets and decode none.
@@ -181,8 +186,7 @@ class PyAvSource(VideoSource):
             ticks, num_hidden, problem = reading.scan()
         finally:
             reading.close()
-        base = reading.stream.time_base
-        assert base is not None
+        base = self._time_base
         shown = np.array([tick for tick in ticks if tick >= self._first_pts], np.float64)
         timestamps = (shown - self._first_pts) * base.numerator / base.denominator
         if problem is None and self.info.codec not in ONE_PACKET_ONE_FRAME:
@@ -200,77 +204,91 @@ class PyAvSource(VideoSource):
         for generator in list(self._running):
             generator.close()
 
-    def _check_readable(self, start_seconds: float) -> None:
+    def _start(
+        self, start_seconds: float, max_skip_seconds: float | None
+    ) -> Generator[DecodedFrame]:
         if self._is_closed:
             raise UsageError(f"{self._path}: the source is closed; open it again to read on")
         if not math.isfinite(start_seconds):
             raise UsageError(f"start_seconds must be a finite number, got {start_seconds}")
-
-    def _start(
-        self, start_seconds: float, max_skip_seconds: float | None
-    ) -> Generator[DecodedFrame]:
         self.loss, self.skipping = DecodeLoss(), Skipping()
-        generator = self._read(start_seconds, max_skip_seconds)
+        records = Records(loss=self.loss, skipping=self.skipping, max_skip_seconds=max_skip_seconds)
+        generator = self._read(start_seconds, records)
         self._running.add(generator)
         return generator
 
-    def _skipping_error(self) -> float:
-        """Seconds by which skipping would delay a frame at most, from the first frames."""
-        if self._known_skipping_error is None:
-            reading = self._reading(max_skip_seconds=math.inf)
-            try:
-                for _ in itertools.islice(reading.frames(), SKIPPING_PROBE_FRAMES):
-                    pass
-            finally:
-                reading.close()
-            self._known_skipping_error = reading.skipping.max_time_error_seconds
-        return self._known_skipping_error
-
-    def _read(
-        self, start_seconds: float, max_skip_seconds: float | None
-    ) -> Generator[DecodedFrame]:
-        reading, frames, index = self._positioned(start_seconds, max_skip_seconds)
-        self.loss, self.skipping = reading.loss, reading.skipping
+    def _read(self, start_seconds: float, records: Records) -> Generator[DecodedFrame]:
+        reading, frames, index = self._positioned(start_seconds, records)
         num_given = num_skipped = 0
+        last: int | None = None
         try:
-            for pts, frame in frames:
-                index += reading.skipping.num_frames - num_skipped
-                num_skipped = reading.skipping.num_frames
-                timestamp = reading.seconds(pts - self._first_pts)
-                if timestamp >= start_seconds:
-                    num_given += 1
-                    yield _PyAvFrame(self, frame, frame_index=index, timestamp=timestamp)
-                index += 1
+            while True:
+                for pts, frame in frames:
+                    if last is not None and pts <= last:
+                        continue
+                    index += records.skipping.num_frames - num_skipped
+                    num_skipped = records.skipping.num_frames
+                    timestamp = reading.seconds(pts - self._first_pts)
+                    if timestamp >= start_seconds:
+                        num_given += 1
+                        yield _PyAvFrame(self, frame, frame_index=index, timestamp=timestamp)
+                    index += 1
+                    last = pts
+                if not reading.is_too_sparse:
+                    break
+                reading.close()
+                reading, frames = self._decoding_all(last, start_seconds, records)
         finally:
             reading.close()
-        if not num_given and reading.loss.num_corrupt_packets:
+        if not num_given and records.loss.num_corrupt_packets:
             raise VideoDecodeError(
                 self._path,
                 f"nothing can be decoded from {start_seconds:.3f} s on: "
-                + "; ".join(reading.loss.notes),
+                + "; ".join(records.loss.notes),
             )
 
-    def _positioned(
-        self, start_seconds: float, max_skip_seconds: float | None
-    ) -> tuple[Reading, Iterator[tuple[int, VideoFrame]], int]:
+    def _positioned(self, start_seconds: float, records: Records) -> _Position:
         """A reading at or before ``start_seconds``, its frames, and the first one's index."""
         if start_seconds > 0 and not self._is_url:
-            sought = self._sought(start_seconds, max_skip_seconds)
+            sought = self._sought(start_seconds, records)
             if sought is not None:
                 return sought
-        reading = self._reading(max_skip_seconds=max_skip_seconds)
+        reading = self._reading(records)
         return reading, reading.frames(), 0
 
-    def _sought(
-        self, start_seconds: float, max_skip_seconds: float | None = None
-    ) -> tuple[Reading, Iterator[tuple[int, VideoFrame]], int] | None:
+    def _decoding_all(
+        self, pts: int | None, start_seconds: float, records: Records
+    ) -> tuple[Reading, _Frames]:
+        """A reading that skips nothing and has all frames behind ``pts``; None: behind the start.
+
+        Where something is lost it begins where the first one did, to count that once and in full.
+        """
+        records.max_skip_seconds = None
+        landed = None if pts is None or records.loss else self._landed(pts, records)
+        if landed is None:
+            reading, frames, _ = self._positioned(start_seconds, records)
+            return reading, frames
+        return landed
+
+    def _sought(self, start_seconds: float, records: Records | None = None) -> _Position | None:
         """As `_positioned`, by seeking; None where the landing cannot be trusted."""
-        reading = self._reading(max_skip_seconds=max_skip_seconds)
-        base = reading.stream.time_base
-        assert base is not None
-        target = self._first_pts + int(start_seconds / base)
+        target = self._first_pts + int(start_seconds / self._time_base)
+        landed = self._landed(target, records)
+        if landed is None:
+            return None
+        reading, frames = landed
+        first = next(frames)
+        index = self._count_packets_before(first[0])
+        if index is None:
+            reading.close()
+            return None
+        return reading, itertools.chain([first], frames), index
+
+    def _landed(self, target: int, records: Records | None) -> tuple[Reading, _Frames] | None:
+        """A reading from the key frame at or before ``target`` on; None where that is in doubt."""
+        reading = self._reading(records)
         try:
-            reading.container.seek(target, stream=reading.stream)
+            reading.seek(target)
             frames = reading.frames()
             pts, frame = next(frames)
         except (av.FFmpegError, StopIteration):
@@ -279,9 +297,7 @@ class PyAvSource(VideoSource):
         # A first frame that is no key frame was decoded without what it refers to; one behind the
         # target means that frames which belong to the answer were jumped over.
         if frame.key_frame and not frame.interlaced_frame and self._first_pts <= pts <= target:
-            index = self._count_packets_before(pts)
-            if index is not None:
-                return reading, itertools.chain([(pts, frame)], frames), index
+            return reading, itertools.chain([(pts, frame)], frames)
         reading.close()
         return None
 
@@ -317,14 +333,18 @@ class PyAvSource(VideoSource):
         )
         return self._orientation.apply(cast("Image", converted.to_ndarray()))
 
-    def _reading(self, max_skip_seconds: float | None = None) -> Reading:
+    def _reading(self, records: Records | None = None) -> Reading:
+        return self._open_reading(records or Records(), first_pts=self._first_pts)
+
+    def _open_reading(self, records: Records, *, first_pts: int | None) -> Reading:
         container = self._open_container()
         return Reading(
             container,
             self._pick_stream(container),
             path=self._path,
-            first_pts=self._first_pts,
-            max_skip_seconds=max_skip_seconds,
+            first_pts=first_pts,
+            records=records,
+            num_threads=self._num_threads,
         )
 
     def _open_container(self) -> InputContainer:
@@ -367,8 +387,9 @@ class PyAvSource(VideoSource):
         return stream
 
     def _first_frame(self, reading: Reading) -> tuple[int, VideoFrame]:
-        for pts, frame in reading.frames():
-            return pts, frame
+        for _, frame in reading.frames():
+            assert reading.first_due is not None
+            return reading.first_due, frame
         if reading.num_without_time:
             raise VideoDecodeError(
                 self._path,
@@ -376,9 +397,9 @@ class PyAvSource(VideoSource):
                 f"the frame rate that you know: ffmpeg -r RATE -i "
                 f"{os.path.basename(self._path)} converted.mp4",
             )
-        if not reading.has_packets and not reading.loss:
+        if not reading.has_packets and not reading.records.loss:
             raise EmptyVideoError(self._path, NO_PACKETS)
-        notes = f" ({'; '.join(reading.loss.notes)})" if reading.loss else ""
+        notes = f" ({'; '.join(reading.records.loss.notes)})" if reading.records.loss else ""
         raise EmptyVideoError(self._path, f"no frame can be decoded{notes}")
 
     def _describe(self, reading: Reading) -> VideoInfo:

@@ -6,25 +6,25 @@ out in the order of their times, and whatever is missing between and after them 
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import av
 
+from utils.video.decoders.matroska import is_shorter_than_stated
+from utils.video.decoders.mp4_boxes import is_broken_row_of_fragments
+from utils.video.decoders.pyav_packets import MAX_REORDERED_FRAMES, PacketReader
+from utils.video.decoders.transport_stream import ends_inside_a_packet
 from utils.video.source import DecodeLoss, Skipping
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-MAX_FRUITLESS_READS = 100
-"""Read errors in a row, without one packet between, after which the rest is given up as lost."""
 
 NO_PACKETS = "the file ends before its first frame: it is cut off or still being written"
 
@@ -36,28 +36,31 @@ HEADER_STATES_DURATION = frozenset({"mov", "matroska", "avi", "flv", "asf"})
 """Containers that write the duration down; elsewhere FFmpeg only estimates it, and an estimate is
 no proof that something is missing."""
 
-MAX_CLUSTER_HEADER_BYTES = 64
-"""What Matroska writes between two packets that follow each other is shorter than this. More bytes
-that belong to no packet, and a gap in time with them, are a stretch that FFmpeg jumped over."""
-
 SUSPECT_JUMP_SECONDS = 1.0
 """A jump ahead by this much is believed once the frame after it confirms it."""
 
 MAX_FRAMES_BEHIND_END = 50
 """So many frames in a row that lie behind the end which the header states refute the header."""
 
-MAX_REMEMBERED_JUMPS = 64
-"""Damaged stretches whose frames may still be in the decoder."""
-
 MAX_OVERTAKEN_FRAMES = 4
 """A frame that comes before more frames than these, all of them earlier, has a damaged time. H.264
 decoders that lost their place in the display order were seen to be off by one."""
 
-MAX_REORDERED_FRAMES = 16
-"""As many frames a decoder may hold back (H.264 and HEVC), and so a cut can split from others."""
 
-TS_PACKET_BYTES = 188
-"""ISO/IEC 13818-1; a transport stream of another length ends inside a packet."""
+@dataclass(kw_only=True)
+class Records:
+    """What readings write down; one may go on in the place of another.
+
+    Attributes:
+        loss: What could not be given; each reading begins it anew.
+        skipping: What was left out on purpose, by all of them together.
+        max_skip_seconds: Leave out frames that no other refers to, as long as whoever waits for
+            one of them gets the next one at most so much later; None decodes all.
+    """
+
+    loss: DecodeLoss = field(default_factory=DecodeLoss)
+    skipping: Skipping = field(default_factory=Skipping)
+    max_skip_seconds: float | None = None
 
 
 class Reading:
@@ -67,9 +70,15 @@ class Reading:
         container: Is closed with the reading.
         stream: The video in it.
         path: Of the file.
-        first_pts: Ticks of the first frame; 0 as long as nobody knows.
-        max_skip_seconds: Leave out frames that no other refers to, as long as whoever waits for
-            one of them gets the next one at most so much later; None decodes all.
+        first_pts: Ticks of the first frame; None as long as nobody knows.
+        records: Where to write what is lost, and what may be skipped.
+        num_threads: Of the decoder; None for one more than there are cores, and 16 at most.
+
+    Attributes:
+        first_due: Ticks of the frame that should have been the first, once there is one: an earlier
+            one than that where the file shows that it is damaged before it.
+        is_too_sparse: Whether the frames end because more was skipped behind the last one than may
+            be, or because something is lost: all must be decoded to tell what.
     """
 
     def __init__(
@@ -78,46 +87,46 @@ class Reading:
         stream: VideoStream,
         *,
         path: str,
-        first_pts: int = 0,
-        max_skip_seconds: float | None = None,
+        first_pts: int | None = None,
+        records: Records,
+        num_threads: int | None = None,
     ) -> None:
         self.container = container
         self.stream = stream
-        self.loss = DecodeLoss()
+        self.records = records
         self._path = path
-        self._first_pts = first_pts
+        self.first_due = first_pts
+        self._is_at_start = True
         # Frame threads decode several frames at once; without them one core does all the work.
         self.stream.thread_type = "AUTO"
-        self.skipping = Skipping()
-        self._max_skip_seconds = max_skip_seconds
-        if max_skip_seconds is not None:
+        self.stream.codec_context.thread_count = num_threads or 0
+        self._max_skip_seconds = records.max_skip_seconds
+        if self._max_skip_seconds is not None:
             self.stream.codec_context.skip_frame = "NONREF"
-        self._num_damaged = self._num_smeared = 0
+        self.is_too_sparse = False
+        self._packets = PacketReader(container, stream, path=path)
+        self._num_smeared = 0
         self.num_without_time = 0
-        self.has_packets = False
         self._gap_seconds = 0.0
         self._tail_seconds = 0.0
         self._unplaced_seconds = 0.0
-        self._avi_shift = 0
-        # From where to where on the stream's clock packets were lost without a trace.
-        self._jumps: deque[tuple[int, int]] = deque(maxlen=MAX_REMEMBERED_JUMPS)
         # Gaps in time that nothing explains yet: frame number and ticks.
         self._open_gaps: deque[tuple[int, int]] = deque(maxlen=MAX_REORDERED_FRAMES)
         self._num_open_gaps = 0
-        self._has_jumped = False
-        self._last_pos: int | None = None
-        self._last_end: int | None = None
-        self._last_video_pts: int | None = None
-        self._is_cut = False
+        self._is_cut = self._lacks_fragments = False
         # Frames to come whose time is doubtful, because one close before them had none.
         self._num_near_left_out = 0
-        # Times of packets that went into the decoder and have not come out as frames yet.
-        self._awaited: list[int] = []
+        self._write_notes()
 
     def seconds(self, ticks: int) -> float:
         base = self.stream.time_base
         assert base is not None
         return ticks * base.numerator / base.denominator
+
+    @property
+    def has_packets(self) -> bool:
+        """Whether the file has held any packet of the stream so far."""
+        return self._packets.has_packets
 
     def close(self) -> None:
         self.container.close()
@@ -126,6 +135,8 @@ class Reading:
         """``(pts, frame)`` in presentation order; ``pts`` in stream ticks, strictly rising."""
         last: int | None = None
         end: int | None = None
+        if self.first_due is not None and self._is_at_start:
+            last, end = self.first_due - 1, self.first_due
         number = left_out_ticks = 0
         for pts, frame in self._timed():
             if last is not None and pts <= last:
@@ -134,32 +145,76 @@ class Reading:
                 continue
             duration = frame.duration or (pts - last if last is not None else 0)
             missing = []
-            while self._awaited and self._awaited[0] <= pts:
-                due = heapq.heappop(self._awaited)
+            while self._packets.awaited and self._packets.awaited[0] <= pts:
+                due = heapq.heappop(self._packets.awaited)
                 if due != pts:
                     missing.append(due)
-            # Before the first frame nothing is missing: time starts with it.
+            if self.first_due is None:
+                # Time starts with the first frame, unless one before it is known to be lost.
+                self.first_due = min(missing, default=pts) if self._shows_its_start() else pts
             if end is not None and last is not None:
                 missing = [due for due in missing if due > last]
-                self._account_for_gap(number, end, pts, duration, missing)
+                if not missing or self._max_skip_seconds is None:
+                    self._account_for_gap(number, end, pts, duration, missing)
+                elif not self._may_skip(missing, pts):
+                    return
             last, end = pts, pts + duration
             number += 1
             left_out_ticks = 0
             self._num_near_left_out = max(0, self._num_near_left_out - 1)
             yield pts, frame
-        if last is not None and end is not None:
-            self._account_for_tail(number, last, end)
-            if left_out_ticks:
-                # Nothing after them says where in time they belong.
-                self._unplaced_seconds = self.seconds(left_out_ticks)
-                self._write_notes()
+        if last is None or end is None:
+            return
+        if self._max_skip_seconds is not None:
+            skipped = [due for due in self._packets.awaited if due > last]
+            if skipped:
+                end += max(skipped) - last
+                if not self._may_skip(skipped, end):
+                    return
+                self._packets.awaited.clear()
+        self._account_for_tail(number, last, end)
+        if left_out_ticks:
+            # Nothing after them says where in time they belong.
+            self._unplaced_seconds = self.seconds(left_out_ticks)
+            self._write_notes()
+        if self._max_skip_seconds is not None:
+            self.is_too_sparse = bool(self.records.loss)
+
+    def _shows_its_start(self) -> bool:
+        """Whether damage was met, in a file that begins with a frame that can be decoded.
+
+        A transport stream may have been switched on in the midst of a film.
+        """
+        formats = HEADER_STATES_DURATION.intersection(self.container.format.name.split(","))
+        return bool(formats and (self._packets.num_damaged or self._packets.jumps))
+
+    def seek(self, pts: int) -> None:
+        """As `PacketReader.seek`; to be called before ``frames``."""
+        self._packets.seek(pts)
+        self._is_at_start = False
+
+    def _may_skip(self, missing: list[int], pts: int) -> bool:
+        """Whether frames may stay away that were due before ``pts``, and take note of it.
+
+        Not where anything is lost: among frames that are left out on purpose it could not be told
+        how much.
+        """
+        error = self.seconds(pts - min(missing))
+        assert self._max_skip_seconds is not None
+        if error > self._max_skip_seconds or self.records.loss or self._packets.jumps:
+            self.is_too_sparse = True
+            return False
+        skipping = self.records.skipping
+        skipping.num_frames += len(missing)
+        skipping.max_time_error_seconds = max(skipping.max_time_error_seconds, error)
+        return True
 
     def scan(self) -> tuple[list[int], int, str | None]:
         """Rising presentation times of all packets, how many are hidden, and what is wrong."""
         ticks: list[int] = []
         num_hidden = 0
         duration = 0
-        for packet in self._packets():
+        for packet in self._packets.packets():
             if not packet.size:
                 continue
             if packet.pts is None:
@@ -174,7 +229,7 @@ class Reading:
             return [], num_hidden, "some of its packets have the same time"
         if not ticks:
             return [], num_hidden, NO_PACKETS
-        if self._num_damaged or self._jumps:
+        if self._packets.num_damaged or self._packets.jumps:
             return ticks, num_hidden, "a part of it is damaged"
         claimed_end = self._claimed_end()
         if claimed_end is not None and claimed_end - ticks[-1] - duration > 1.5 * max(duration, 1):
@@ -241,14 +296,14 @@ class Reading:
     def _is_behind_a_gap(self, last: int, pts: int) -> bool:
         if self.seconds(pts - last) > SUSPECT_JUMP_SECONDS:
             return True
-        return any(last < due < pts for due in self._awaited)
+        return any(last < due < pts for due in self._packets.awaited)
 
     def _leave_out(self, pts: int | None) -> None:
         self.num_without_time += 1
         self._num_near_left_out = MAX_REORDERED_FRAMES
-        if pts in self._awaited:
-            self._awaited.remove(pts)
-            heapq.heapify(self._awaited)
+        if pts in self._packets.awaited:
+            self._packets.awaited.remove(pts)
+            heapq.heapify(self._packets.awaited)
         self._write_notes()
 
     def _account_for_gap(
@@ -258,21 +313,12 @@ class Reading:
 
         A gap in which no packet was due is how variable frame rate looks.
         """
-        if missing and self._max_skip_seconds is not None:
-            error = self.seconds(pts - missing[0])
-            self.skipping.num_frames += len(missing)
-            self.skipping.max_time_error_seconds = max(self.skipping.max_time_error_seconds, error)
-            if error > self._max_skip_seconds:
-                # Too sparse to go on with: all of it is decoded from here on.
-                self.stream.codec_context.skip_frame = "DEFAULT"
-            if error <= self._max_skip_seconds or not (self._num_damaged or self._jumps):
-                return
         if pts - end <= duration // 2:
             return
         if (
             missing
             or self._num_near_left_out
-            or any(low < pts and end <= high for low, high in self._jumps)
+            or any(low < pts and end <= high for low, high in self._packets.jumps)
         ):
             self._gap_seconds += self.seconds(pts - end)
             self._write_notes()
@@ -283,14 +329,14 @@ class Reading:
     def _account_for_tail(self, number: int, last: int, end: int) -> None:
         """What the container promised after the last frame, the ``number``-th, and what is cut."""
         claimed_end = self._claimed_end()
-        missing = max(self._awaited, default=last)
-        if self._max_skip_seconds is not None:
-            missing = last
+        missing = max(self._packets.awaited, default=last)
         if missing > last and (claimed_end is None or claimed_end < missing):
             claimed_end = missing + (end - last)
         # Headers round and VFR files do not know how long their last frame stays; where nothing
         # else points to damage, only more than a frame is taken for a loss.
-        is_suspect = bool(self._num_damaged or missing > last)
+        is_suspect = bool(
+            self._packets.num_damaged or missing > last or self._gap_seconds or self._is_short()
+        )
         if claimed_end is not None and claimed_end - end > (end - last) * (
             0.5 if is_suspect else 1.5
         ):
@@ -301,16 +347,21 @@ class Reading:
             if len(near) == self._num_open_gaps:
                 self._gap_seconds += self.seconds(sum(near))
         self._is_cut = bool(self._tail_seconds) or self._ends_inside_a_packet()
+        self._lacks_fragments = self._is_file_of("mov") and is_broken_row_of_fragments(self._path)
         self._write_notes()
+
+    def _is_file_of(self, container: str) -> bool:
+        """Whether this is a file, and no URL, in a container of FFmpeg's name ``container``."""
+        return "://" not in self._path and container in self.container.format.name.split(",")
+
+    def _is_short(self) -> bool:
+        """Whether a Matroska file has fewer bytes than it says."""
+        return self._is_file_of("matroska") and is_shorter_than_stated(self._path)
 
     def _ends_inside_a_packet(self) -> bool:
         """Whether a transport stream, which states no duration, is visibly cut off."""
-        if self.container.format.name != "mpegts" or not self.container.size > 0:
-            return False
-        with open(self._path, "rb") as file:
-            # Variants with a time before every packet do not begin with the sync byte.
-            is_plain = file.read(1) == b"\x47"
-        return is_plain and self.container.size % TS_PACKET_BYTES != 0
+        num_bytes = self.container.size
+        return self._is_file_of("mpegts") and ends_inside_a_packet(self._path, num_bytes)
 
     def _claimed_end(self) -> int | None:
         """Where the header says that the video stream ends, in ticks on the stream's clock."""
@@ -321,7 +372,7 @@ class Reading:
             # Where an AVI's index is cut off FFmpeg shortens the duration to what is left, but not
             # the number of frames, each of which is one tick there.
             if container.format.name == "avi":
-                return self._first_pts + max(stream.duration, stream.frames)
+                return (self.first_due or 0) + max(stream.duration, stream.frames)
             return (stream.start_time or 0) + stream.duration
         seconds = tagged_duration(stream)
         if seconds is None and container.duration is not None and len(container.streams) == 1:
@@ -332,104 +383,30 @@ class Reading:
 
     def _decoded(self) -> Iterator[VideoFrame]:
         """Everything that the decoder gives out; what it refuses is counted and passed over."""
-        for packet in self._packets():
+        num_damaged = 0
+        for packet in self._packets.packets():
             try:
                 frames = packet.decode()
             except av.FFmpegError:
-                self._count_damage()
-                continue
+                self._packets.num_damaged += 1
+                frames = []
+            if self._packets.num_damaged > num_damaged:
+                num_damaged = self._packets.num_damaged
+                self._write_notes()
             for frame in frames:
                 if frame.is_corrupt:
                     self._num_smeared += 1
                     self._write_notes()
                 yield frame
-
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """All packets worth decoding, and the empty one that flushes the decoder."""
-        num_failures = 0
-        while True:
-            try:
-                for packet in self._demuxed():
-                    num_failures = 0
-                    self.has_packets = self.has_packets or packet.size > 0
-                    if self.container.format.name == "avi":
-                        self._retime(packet)
-                    if packet.pts is not None and packet.size and not packet.is_discard:
-                        heapq.heappush(self._awaited, packet.pts)
-                    if packet.is_corrupt:
-                        self._count_damage()
-                        if packet.dts is not None:
-                            # Packets next to it can be lost with their times.
-                            reach = MAX_REORDERED_FRAMES * (packet.duration or 0)
-                            low = min([packet.dts, *self._awaited[:1]])
-                            self._jumps.append((low, packet.dts + reach))
-                        continue
-                    yield packet
-                return
-            except av.FFmpegError:
-                # The demuxer looks for the next sound packet when it is asked again.
-                self._count_damage()
-                num_failures += 1
-                if num_failures >= MAX_FRUITLESS_READS:
-                    return
-
-    def _demuxed(self) -> Iterator[Packet[VideoStream]]:
-        """Packets of the video stream; in Matroska with a look at the bytes between them."""
-        if "matroska" not in self.container.format.name.split(","):
-            yield from self.container.demux(self.stream)
-            return
-        # Also of the other streams: what lies between two packets of video is then known.
-        for packet in self.container.demux():
-            is_video = packet.stream is not None and packet.stream.index == self.stream.index
-            if packet.pos is not None and packet.size:
-                is_laced = packet.pos == self._last_pos
-                unexplained = 0 if self._last_end is None else packet.pos - self._last_end
-                self._last_pos = packet.pos
-                self._last_end = packet.size + (
-                    self._last_end if is_laced and self._last_end else packet.pos
-                )
-                self._has_jumped |= unexplained > MAX_CLUSTER_HEADER_BYTES
-            if not is_video:
-                continue
-            video = cast("Packet[VideoStream]", packet)
-            if video.size and video.pts is not None:
-                if self._has_jumped and self._last_video_pts is not None:
-                    low = min([self._last_video_pts, *self._awaited[:1]])
-                    self._jumps.append((low, max(video.pts, self._last_video_pts)))
-                self._has_jumped = False
-                self._last_video_pts = video.pts
-            yield video
-
-    def _retime(self, packet: Packet[VideoStream]) -> None:
-        """Correct the time of an AVI packet that follows a damaged stretch.
-
-        AVI stores an order and no times: FFmpeg counts chunks, and after a stretch that it could
-        not read counts on as if nothing were missing. The index says which chunk lies where.
-        """
-        index = self.stream.index_entries
-        if packet.pos is None or packet.dts is None:
-            return
-        # The index points at the chunk's header, of 8 bytes.
-        place = bisect.bisect_left(index, packet.pos - 8, key=lambda entry: entry.pos)
-        if place < len(index) and index[place].pos == packet.pos - 8:
-            shift = index[place].timestamp - packet.dts
-            packet.dts += shift
-            if packet.pts is not None:
-                packet.pts += shift
-            for missing in range(self._avi_shift, shift):
-                heapq.heappush(self._awaited, packet.dts - shift + missing)
-            self._avi_shift = shift
-
-    def _count_damage(self) -> None:
-        self._num_damaged += 1
         self._write_notes()
 
     def _write_notes(self) -> None:
-        self.loss.num_corrupt_packets = self._num_damaged
-        self.loss.lost_seconds = self._gap_seconds + self._tail_seconds + self._unplaced_seconds
+        loss = self.records.loss
+        loss.num_corrupt_packets = self._packets.num_damaged
+        loss.lost_seconds = self._gap_seconds + self._tail_seconds + self._unplaced_seconds
         notes = []
-        if self._num_damaged:
-            notes.append(f"{_count(self._num_damaged, 'damaged packet')} skipped")
+        if self._packets.num_damaged:
+            notes.append(f"{_count(self._packets.num_damaged, 'damaged packet')} skipped")
         if self._num_smeared:
             notes.append(f"{_count(self._num_smeared, 'picture')} known to be damaged")
         if self._gap_seconds:
@@ -438,12 +415,14 @@ class Reading:
             notes.append(f"the file is cut off: {self._tail_seconds:.2f} s at its end are missing")
         elif self._is_cut:
             notes.append("the file is cut off; its format does not say how much is missing")
+        if self._lacks_fragments:
+            notes.append("the file is broken off between its fragments; nothing says what followed")
         if self.num_without_time:
             notes.append(
                 f"{_count(self.num_without_time, 'frame')} left out for want of a time that rises"
                 + (f": {self._unplaced_seconds:.2f} s" if self._unplaced_seconds else "")
             )
-        self.loss.notes[:] = notes
+        loss.notes[:] = notes
 
 
 def codec_name(stream: VideoStream) -> str:
