@@ -31,13 +31,16 @@ EncoderState = Mapping[str, Tensor]
 TEMPORAL_SHIFTS = Registry(
     "temporal shift",
     {
-        "none": "models.temporal_shift:NO_SHIFT",
+        "none": "models.temporal_shift:NoShift",
         "tsm": "models.temporal_shift:TemporalShift",
         "gsm": "models.temporal_shift:GatedShift",
     },
 )
-"""An entry is a class of `ChannelShift`, or None."""
-NO_SHIFT = None
+"""An entry is a class of `ChannelShift`, or `NoShift`."""
+
+
+class NoShift:
+    """What ``none`` names: nothing is put into the backbone."""
 
 
 class FrameOrder:
@@ -284,8 +287,8 @@ def add_temporal_shift(backbone: Backbone, config: TemporalShiftConfig, *, encod
         UnknownNameError: No such type.
         UsageError: The backbone has no blocks that can be shifted.
     """
-    build: type[ChannelShift] | None = TEMPORAL_SHIFTS.resolve(config.type)
-    if build is None:
+    build: type[ChannelShift] | type[NoShift] = TEMPORAL_SHIFTS.resolve(config.type)
+    if issubclass(build, NoShift):
         return False
     blocks = backbone.residual_blocks()
     if not blocks:

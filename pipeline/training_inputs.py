@@ -7,6 +7,7 @@ and dataset.
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.video_trigger_model import VideoTriggerModel
+from pipeline.executor import prefetch
 from utils.config import Config
 from utils.data.annotations import AnnotationSet, VideoAnnotation
 from utils.data.array_cache import tensor_hash
@@ -26,6 +28,8 @@ from utils.errors import TrainingError, VideoError
 from utils.training.processes import Processes
 
 logger = logging.getLogger(__name__)
+
+_CHUNKS_AHEAD = 2
 
 
 class InputsReader:
@@ -48,6 +52,7 @@ class InputsReader:
             config.model.class_labels(),
             neighbor_offsets_seconds=(motion.offset_seconds,) if motion.enabled else (),
             soft_border_seconds=config.training.soft_border_seconds if training else 0.0,
+            read_ahead=functools.partial(prefetch, depth=_CHUNKS_AHEAD),
         )
         self.is_cached = config.data.cache_dir is not None
         self.content: Literal["frames", "features"] = "frames"

@@ -26,7 +26,7 @@ from utils.checkpoint_folder import CheckpointFolder, resolve_resume
 from utils.config import Config
 from utils.data.annotations import AnnotationSet, load_annotations
 from utils.data.clips import ClipDataset, ClipPosition
-from utils.data.data_hash import data_identity
+from utils.data.data_hash import data_identity, usable_identity
 from utils.data.video_inputs import VideoInputs
 from utils.errors import ConfigError, VideoError
 from utils.training.losses import LOSSES, balancing_weight, build_loss
@@ -103,7 +103,7 @@ def _build_trainer(
         if config.data.val_annotations is None
         else _annotations(config, "val").with_labels(labels)
     )
-    data = {
+    data: dict[str, dict[str, Any] | None] = {
         "train": data_identity(train),
         "val": None if validation is None else data_identity(validation),
     }
@@ -142,11 +142,14 @@ def _build_trainer(
         event_fraction=config.training.event_fraction,
         augmentation=config.training.augmentation,
         seed=config.training.seed,
+        source=str(train.path),
     )
+    data["train"] = _read_identity(train, train_inputs)
     evaluator = None
     if validation is not None:
         reader = InputsReader(config, model, device, training=False)
         validation_inputs = usable_inputs(reader, validation, processes)
+        data["val"] = _read_identity(validation, validation_inputs)
         _warn_where_nothing_is_positive(validation_inputs, labels, "validation")
         evaluator = Validator(
             validation_inputs,
@@ -169,7 +172,12 @@ def _build_trainer(
         processes=processes,
     )
     if resume_from is not None:
-        trainer.resume(resume_from, checked=content, strict=strict_loading)
+        trainer.resume(
+            resume_from,
+            allow_changes=allow_config_change,
+            strict=strict_loading,
+            checked=content,
+        )
     return trainer
 
 
@@ -239,6 +247,11 @@ def _annotations(config: Config, split: str) -> AnnotationSet:
     return load_annotations(
         path, video_dir=getattr(config.data, f"{split}_video_dir"), named_by=f"data.{key}"
     )
+
+
+def _read_identity(annotations: AnnotationSet, inputs: Sequence[VideoInputs]) -> dict[str, Any]:
+    num_frames = {video.video: len(video) for video in inputs}
+    return {**data_identity(annotations), **usable_identity(annotations, num_frames)}
 
 
 def _check_something_learns(config: Config) -> None:

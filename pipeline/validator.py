@@ -16,12 +16,14 @@ from torch import Tensor
 from models.scoring import SequenceScores, score_sequence
 from models.video_trigger_model import VideoTriggerModel
 from utils.data.augmentation import to_unit_range
+from utils.data.mapped_files import MappedFiles
 from utils.data.video_inputs import VideoInputs
-from utils.errors import ConfigError
+from utils.errors import ConfigError, TrainingError
 from utils.evaluation import frame_metrics
 from utils.registry import suggestion
 from utils.training.processes import Processes
 from utils.training.score_pictures import score_timeline_picture
+from utils.training.updates import NOT_FINITE_REMEDY
 
 _MOST_PICTURES = 4
 
@@ -45,6 +47,7 @@ class Validator:
         processes: Processes | None = None,
     ) -> None:
         self._videos = tuple(videos)
+        self._files = MappedFiles(self._videos)
         self._labels = tuple(labels)
         self._batch_size = batch_size
         self._processes = processes or Processes()
@@ -66,16 +69,22 @@ class Validator:
         Returns:
             ``frame_ap`` (mean over classes, temporal encoder), ``frame_ap_trigger_head``,
             ``frame_auroc``, and ``frame_ap/LABEL`` of each class; NaN where there is no positive.
+
+        Raises:
+            TrainingError: The cache entry of a video is no longer as it was, or a score is not
+                finite.
         """
         was_training = model.training
         model.eval()
         try:
             own = [
-                self._score(model, video, device) for video in self._processes.share(self._videos)
+                self._score(model, index, device)
+                for index in self._processes.share(range(len(self._videos)))
             ]
         finally:
             model.train(was_training)
         self._last_scores = self._processes.gather_shares(own)
+        self._check_finite()
         # All decide by the same numbers, whatever the others' NumPy makes of the scores.
         return self._processes.from_main(self._metrics())
 
@@ -89,6 +98,16 @@ class Validator:
                 :_MOST_PICTURES
             ]
         }
+
+    def _check_finite(self) -> None:
+        for video, scores in zip(self._videos, self._last_scores, strict=True):
+            is_sound = np.isfinite(scores.trigger).all(1) & np.isfinite(scores.temporal).all(1)
+            if not is_sound.all():
+                seconds = video.timestamps[int(np.argmin(is_sound))]
+                raise TrainingError(
+                    f"validation: the scores of {video.video} at {seconds:.2f} s are not finite; "
+                    f"{NOT_FINITE_REMEDY}"
+                )
 
     def _metrics(self) -> dict[str, float]:
         targets = np.concatenate([video.targets for video in self._videos])
@@ -106,10 +125,11 @@ class Validator:
         )
         return dict(zip(self.metric_names(self._labels), values, strict=True))
 
-    def _score(
-        self, model: VideoTriggerModel, video: VideoInputs, device: torch.device
-    ) -> SequenceScores:
+    def _score(self, model: VideoTriggerModel, index: int, device: torch.device) -> SequenceScores:
+        video = self._videos[index]
+
         def read(start: int, end: int) -> Tensor:
+            self._files.check_unchanged(index)
             rows = torch.from_numpy(np.array(video.inputs[start:end])).to(device)
             return to_unit_range(rows) if rows.dtype == torch.uint8 else rows
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer import event_file_writer
 from torch import Tensor, nn
 
 from utils.config import Config, parse_config
@@ -21,9 +20,6 @@ from utils.data.video_inputs import VideoInputs
 from utils.training.losses import build_loss
 from utils.training.randomness import seed_everything
 from utils.training.trainer import Trainer
-
-# Event files of one second and one process are read in the order of this number as text.
-event_file_writer._global_uid = event_file_writer.AtomicCounter(10**9)
 
 DIM, WINDOW = 4, 5
 CPU = torch.device("cpu")

@@ -148,7 +148,7 @@ def _check_records(path: Path) -> None:
             damaged = archive.testzip()
     except OSError:
         raise
-    # Damaged bytes make it fail in many ways: NotImplementedError, struct.error, UnicodeError...
+    # Damaged bytes make it fail in many ways: struct.error, EOFError, UnicodeError...
     except Exception as error:
         raise DamagedCheckpointError(
             path,

@@ -221,6 +221,37 @@ def test_a_cache_that_finds_no_room(work: Path, finished: Path, error_of: Error)
     assert_goes_on_to_the_same_end(work, finished)
 
 
+def test_logs_that_find_no_room(work: Path, finished: Path, error_of: Error) -> None:
+    with disk_of("16k", work / "disk") as disk:
+        message = error_of(
+            work / "config.yaml", "--resume", "latest", "--set", f"training.log_dir={disk}"
+        )
+    assert_names_the_logs(message, disk)
+    assert_goes_on_to_the_same_end(work, finished)
+
+
+def test_logs_that_find_no_room_after_some_epochs(work: Path, error_of: Error) -> None:
+    """What was saved by then goes on, with logs elsewhere."""
+    changes = ("--set", "training.num_epochs=6", "--set", "training.save_every_steps=null")
+    with disk_of("64k", work / "disk") as disk:
+        message = error_of(work / "config.yaml", *changes, "--set", f"training.log_dir={disk}")
+    assert_names_the_logs(message, disk)
+    saved = [name for name in names(work / "checkpoints") if name.startswith("checkpoint_")]
+    assert saved
+    for name in saved:
+        check_whole(work / "checkpoints" / name)
+    assert run(work / "config.yaml", *changes, "--resume", "latest") == 0
+    assert torch.load(work / "checkpoints" / "final_checkpoint.pt")["epoch"] == 6
+
+
+def assert_names_the_logs(message: str, folder: Path) -> None:
+    assert message.startswith(f"{folder}/")
+    assert message.endswith(
+        ": cannot be written: No space left on device; the checkpoints so far are sound: free "
+        "disk space, or set training.log_dir to another folder"
+    )
+
+
 # Videos that go in the middle of an epoch
 
 
@@ -290,6 +321,70 @@ def test_a_video_that_goes_when_it_is_cached_is_not_missed(
     assert_goes_on_to_the_same_end(work, finished)
 
 
+def test_a_validation_entry_that_is_cut_off(
+    work: Path, finished: Path, error_of: Error, in_update: InUpdate
+) -> None:
+    (video,) = (work / "data").glob("val_*.mp4")
+
+    def cut_off_validation_video() -> None:
+        for header in (work / "cache").glob("*/entry.json"):
+            if json.loads(header.read_text())["key"]["video"] == file_hash(video):
+                cut_off(header.with_name("data.raw"))
+
+    in_update(IN_EPOCH_2, cut_off_validation_video)
+    message = error_of(work / "config.yaml", "--resume", "latest")
+    assert message.startswith(f"val_0.mp4: its cache entry {work}/cache/")
+    assert message.endswith(
+        "/data.raw was changed while training reads it; the checkpoints so far are sound: go on "
+        "with --resume latest, which reads the video anew"
+    )
+    assert_goes_on_to_the_same_end(work, finished)
+
+
+def further_video(work: Path) -> dict[str, Any]:
+    """30 frames, which no cache holds at first."""
+    path = work / "data" / "further.mp4"
+    return {"video": path.name, "events": training_files.write_video(path, seed=5)}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_video_that_cannot_be_read_any_more(
+    work: Path,
+    finished: Path,
+    error_of: Error,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+) -> None:
+    """Without it the run would go on with other clips, or be judged by other frames."""
+    annotate(work, split, lambda content: content["videos"].append(further_video(work)))
+    assert run(work / "config.yaml") == 0
+    shutil.copytree(work / "checkpoints", work / "whole" / "checkpoints")
+    for name in ("checkpoint_epoch_2.pt", "final_checkpoint.pt"):
+        (work / "checkpoints" / name).unlink()
+    before = contents(work / "checkpoints")
+    further, aside = work / "data" / "further.mp4", work / "data" / "aside"
+    further.rename(aside)
+    further.write_bytes(b"no video any more")
+    num_videos, num_frames = (3, 83) if split == "train" else (2, 60)
+    difference = (
+        f"data.{split}_annotations: {num_videos} of {num_videos} videos with {num_frames} frames "
+        f"then, {num_videos - 1} of {num_videos} videos with {num_frames - 30} frames now (left "
+        "out now alone: further.mp4)"
+    )
+    first = work / "checkpoints" / "checkpoint_epoch_1.pt"
+    assert error_of(work / "config.yaml", "--resume", "latest") == (
+        f"{first}: the videos that can be read are not those it was trained on: {difference}; "
+        "bring back what has changed, give --allow-config-change to go on with what there is now, "
+        "or start anew without --resume"
+    )
+    assert contents(work / "checkpoints") == before
+    aside.replace(further)
+    assert_goes_on_to_the_same_end(work, work / "whole")
+    further.write_bytes(b"no video any more")
+    assert run(work / "config.yaml", "--resume", first, "--allow-config-change") == 0
+    assert f"the run goes on with a change: {difference}" in capsys.readouterr().err
+
+
 # Annotations
 
 
@@ -324,8 +419,9 @@ def test_an_empty_annotation_file(
 def test_no_event_at_all(work: Path, error_of: Error) -> None:
     annotate(work, "train", lambda content: [v["events"].clear() for v in content["videos"]])
     before = contents(work / "checkpoints")
-    assert "there is nothing to learn: check the annotations, or raise data.frame_sampl" in (
-        error_of(work / "config.yaml", code=2)
+    assert error_of(work / "config.yaml", code=2) == (
+        f"{work}/data/train.json: no training video has an event that a sampled frame falls into; "
+        "there is nothing to learn: check the annotations, or raise data.frame_sampling_rate"
     )
     assert contents(work / "checkpoints") == before
 
@@ -357,7 +453,8 @@ def test_a_loss_that_is_not_finite(work: Path, finished: Path, error_of: Error) 
     message = error_of(
         work / "config.yaml",
         *("--resume", "latest", "--allow-config-change"),
-        *("--set", "training.learning_rate=1e37", "--set", "training.save_every_steps=null"),
+        *("--set", "training.learning_rate=1e4", "--set", "training.weight_decay=1e30"),
+        *("--set", "training.save_every_steps=null"),
     )
     found, _, clips = message.partition(" (clips: ")
     assert found in [f"at update {IN_EPOCH_2}, the loss is {what}" for what in ("nan", "inf")]
@@ -373,3 +470,29 @@ def test_a_loss_that_is_not_finite(work: Path, finished: Path, error_of: Error) 
     assert len(clips.split(", ")) == 2, "the batch"
     assert contents(work / "checkpoints") == before
     assert_goes_on_to_the_same_end(work, finished)
+
+
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_weights_that_the_last_update_of_an_epoch_ruins(
+    work: Path, error_of: Error, has_validation: bool
+) -> None:
+    """The loss would tell in the next epoch; by then they would be saved."""
+    settings = ["training.clips_per_epoch=2", "training.learning_rate=1e4"]
+    settings += ["training.weight_decay=1e30", "training.save_every_steps=null"]
+    settings += [] if has_validation else ["data.val_annotations=null"]
+    message = error_of(work / "config.yaml", *(part for s in settings for part in ("--set", s)))
+    assert message == (
+        "after update 1, the norm of the weights is inf, and they are not saved; the checkpoints "
+        "so far are sound: try a lower training.learning_rate, or "
+        "training.use_mixed_precision=false"
+    )
+    assert [name for name in names(work / "checkpoints") if "/" not in name] == []
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "learning_rates.trigger_detector"])
+def test_a_learning_rate_that_no_weights_bear(work: Path, error_of: Error, key: str) -> None:
+    message = error_of(work / "config.yaml", "--set", f"training.{key}=1e39", code=2)
+    assert message == (
+        f"--set training.{key}=1e39: training.{key}: should be less than or equal to 10000, got "
+        "1e+39"
+    )

@@ -20,6 +20,7 @@ from pipeline.run_records import CascadeSettings
 from pipeline.scorers.checkpoint import CheckpointScorer
 from pipeline.validator import Validator
 from utils.data.video_inputs import VideoInputs
+from utils.errors import TrainingError
 from utils.evaluation import frame_metrics
 from utils.events.records import FrameScore
 from utils.video.processor import VideoProcessor
@@ -68,7 +69,7 @@ def test_scores_are_those_of_inference(
     inputs = inputs_of(helpers, video)
     model = helpers.tiny_model(video, causal=causal)
     validator = Validator([inputs], helpers.LABELS, batch_size=batch_size)
-    scored = validator._score(model, inputs, CPU)
+    scored = validator._score(model, 0, CPU)
     assert scored.trigger == pytest.approx(np.stack([s.trigger for s in scores]), abs=1e-5)
     temporal = np.stack([s.temporal for s in scores if s.temporal is not None])
     assert scored.temporal == pytest.approx(temporal, abs=1e-5)
@@ -84,7 +85,7 @@ def test_scores_are_those_of_inference(
 def test_a_perfect_model_scores_one(helpers: ModuleType, video: Path) -> None:
     model = helpers.tiny_model(video)
     inputs = inputs_of(helpers, video)
-    scores = Validator([inputs], helpers.LABELS, batch_size=16)._score(model, inputs, CPU)
+    scores = Validator([inputs], helpers.LABELS, batch_size=16)._score(model, 0, CPU)
     truth = (scores.temporal > np.median(scores.temporal, axis=0)).astype(np.float32)
     videos = [inputs_of(helpers, video, truth), inputs_of(helpers, video, truth)]
     metrics = Validator(videos, helpers.LABELS, batch_size=16)(model, CPU)
@@ -130,3 +131,38 @@ def test_undefined_is_nan(helpers: ModuleType, video: Path) -> None:
     assert metrics["frame_ap"] == metrics[f"frame_ap/{helpers.LABELS[0]}"]
     none = inputs_of(helpers, video, np.zeros_like(targets))
     assert math.isnan(Validator([none], helpers.LABELS, batch_size=16)(model, CPU)["frame_ap"])
+
+
+def test_scores_that_are_no_numbers(helpers: ModuleType, video: Path) -> None:
+    model: VideoTriggerModel = helpers.tiny_model(video)
+    inputs = inputs_of(helpers, video)
+    validator = Validator([inputs], helpers.LABELS, batch_size=16)
+    with torch.no_grad():
+        next(model.trigger_detector.parameters()).fill_(math.nan)
+    with pytest.raises(TrainingError) as caught:
+        validator(model, CPU)
+    assert str(caught.value) == (
+        f"validation: the scores of {video.name} at {inputs.timestamps[0]:.2f} s are not finite; "
+        "the checkpoints so far are sound: try a lower training.learning_rate, or "
+        "training.use_mixed_precision=false"
+    )
+
+
+def test_a_cache_entry_that_is_cut_off(helpers: ModuleType, video: Path, tmp_path: Path) -> None:
+    """Who reads behind the end of a file in mapped memory is ended by the system."""
+    path = tmp_path / "data.raw"
+    inputs = inputs_of(helpers, video)
+    inputs.inputs.tofile(path)
+    mapped = np.memmap(path, np.uint8, "r", shape=inputs.inputs.shape)
+    validator = Validator(
+        [inputs, VideoInputs(**{**vars(inputs), "inputs": mapped})], helpers.LABELS, batch_size=16
+    )
+    model = helpers.tiny_model(video)
+    validator(model, CPU)
+    path.write_bytes(b"")
+    with pytest.raises(TrainingError) as caught:
+        validator(model, CPU)
+    assert str(caught.value) == (
+        f"{video.name}: its cache entry {path} was changed while training reads it; the "
+        "checkpoints so far are sound: go on with --resume latest, which reads the video anew"
+    )

@@ -1,7 +1,8 @@
 """What a run must share with the checkpoint that it goes on from: settings, data, optimizer.
 
-`check_resumable` comes before the model's weights are loaded, `check_optimizer_fits` before the
-optimizer's state is. Both say no in words; nothing is changed by them.
+`check_resumable` comes before the model's weights are loaded, `check_same_inputs` when the videos
+have been read, `check_optimizer_fits` before the optimizer's state is loaded. They say no in words;
+nothing is changed by them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _HARMLESS = (
     # Read once, at the start of the first run.
     "model.visual_encoder.weights",
 )
+_MOST_VIDEOS_NAMED = 16
 _SAME_PIXELS = {"pyav_isolated": "pyav"}
 """Decoders that are another one in a process of its own."""
 _BECAUSE = {
@@ -91,6 +93,50 @@ def check_resumable(
             "without --resume"
         )
     for text in differing.values():
+        logger.warning("%s: the run goes on with a change: %s", source, text)
+
+
+def check_same_inputs(
+    content: Mapping[str, Any],
+    data: Mapping[str, Mapping[str, Any] | None],
+    *,
+    source: str,
+    allow_changes: bool = False,
+) -> None:
+    """Whether what can be read of the annotated videos is what the checkpoint's run read of them.
+
+    With a video more or less the same places of an epoch hold other clips. Splits of other
+    annotations are not compared, which `check_resumable` is for, and neither are those of which a
+    side does not say what was read.
+
+    Args:
+        content: Of `load_checkpoint`.
+        data: By split, ``train`` and ``val``, its `data_identity` and `usable_identity`, or None.
+        source: The checkpoint's path, for messages.
+        allow_changes: Log what differs instead of refusing it.
+
+    Raises:
+        CheckpointError: Videos or frames differ, and changes are not allowed.
+    """
+    saved = content.get("metadata", {}).get("data") or {}
+    differing: list[str] = []
+    for split, now in data.items():
+        then = saved.get(split)
+        if not then or not now or then["hash"] != now["hash"]:
+            continue
+        if "left_out" not in then or "left_out" not in now:
+            continue
+        if (then["num_frames"], then["left_out"]) != (now["num_frames"], now["left_out"]):
+            differing.append(f"data.{split}_annotations: {_usable_in_words(then, now)}")
+    if not differing:
+        return
+    if not allow_changes:
+        raise CheckpointError(
+            f"{source}: the videos that can be read are not those it was trained on: "
+            f"{', '.join(differing)}; bring back what has changed, give --allow-config-change to "
+            "go on with what there is now, or start anew without --resume"
+        )
+    for text in differing:
         logger.warning("%s: the run goes on with a change: %s", source, text)
 
 
@@ -170,6 +216,25 @@ def _differing_data(
                 f"{key}: content differs: {_data_in_words(then)} then, {_data_in_words(now)} now"
             )
     return differing
+
+
+def _usable_in_words(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How many videos and frames there were and are, and which videos make the difference."""
+    counts = [
+        f"{one['num_videos'] - len(one['left_out'])} of {one['num_videos']} videos with "
+        f"{one['num_frames']} frames {word}"
+        for one, word in ((then, "then"), (now, "now"))
+    ]
+    parts = [", ".join(counts)]
+    for one, other, word in ((now, then, "now"), (then, now, "then")):
+        names = [name for name in one["left_out"] if name not in other["left_out"]]
+        if names:
+            more = len(names) - _MOST_VIDEOS_NAMED
+            named = ", ".join(names[:_MOST_VIDEOS_NAMED])
+            parts.append(
+                f"left out {word} alone: {named}" + (f" and {more} more" if more > 0 else "")
+            )
+    return f"{parts[0]} ({'; '.join(parts[1:])})" if parts[1:] else parts[0]
 
 
 def _data_in_words(identity: Mapping[str, Any] | None) -> str:

@@ -13,22 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import image
 from tqdm import tqdm
 
 from utils.config import Config
 from utils.errors import TrainingError
 from utils.training.environment import peak_memory_bytes
+from utils.training.event_file import EventFile
 from utils.training.processes import Processes
 from utils.training.progress import Progress
 from utils.training.run_record import RunRecord
 from utils.training.updates import UpdateReport
 
 logger = logging.getLogger(__name__)
-
-_HAND_OVER_SECONDS = 2.0
-_MAX_QUEUE = 10_000
-"""Events; with a short queue the loop waits for the writer."""
 
 
 class RunBoard:
@@ -45,6 +42,9 @@ class RunBoard:
         progress: Where the run begins.
         total_steps: Where it ends.
         processes: That train together.
+
+    To make it, and what its methods and the end of the block write, raises TrainingError where
+    ``folder`` cannot be written.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class RunBoard:
         self._device = device
         self._learning_rates: dict[str, float] = {}
         self._clips = self._frames = 0
-        self._waiting: list[tuple[Summary, int, float]] = []
         self._epoch_started = time.perf_counter()
         self.exit_code = 0
         if not self._is_on:
@@ -76,9 +75,7 @@ class RunBoard:
             global_step=progress.global_step,
             num_processes=processes.count,
         )
-        self._writer = SummaryWriter(
-            folder, purge_step=progress.global_step + 1, max_queue=_MAX_QUEUE
-        )
+        self._events = EventFile(folder, first_step=progress.global_step + 1)
         self._bar = tqdm(
             total=total_steps,
             initial=progress.global_step,
@@ -100,12 +97,12 @@ class RunBoard:
         if not self._is_on:
             return
         self._bar.close()
-        self._hand_over()
-        self._writer.close()
         if exception is None:
+            self._events.flush()
             self._record.end(exit_code=self.exit_code)
             return
         try:
+            self._events.flush()
             self._record.end(exit_code=getattr(exception, "exit_code", 1))
         except TrainingError as error:
             # The same full disk perhaps; what came first is what is to be told.
@@ -184,34 +181,20 @@ class RunBoard:
             values |= {f"validation/{name}": value for name, value in progress.metrics.items()}
         self._add(values, step)
         for name, picture in pictures.items():
-            self._writer.add_image(f"scores/{name}", picture, step, dataformats="HWC")
+            summary = image(f"scores/{name}", picture, dataformats="HWC")  # type: ignore[no-untyped-call]
+            self._events.add(summary, step=step)
         self.flush()
         self._bar.set_postfix(self._postfix(progress))
 
     def flush(self) -> None:
         """Bring to disk what was added: a run that is killed goes on behind the last checkpoint."""
         if self._is_on:
-            self._hand_over()
-            self._writer.flush()
+            self._events.flush()
 
     def _add(self, values: Mapping[str, float], step: int) -> None:
-        """Scalars of one step, which are handed over together.
-
-        Each time costs as much as an update of small heads: TensorBoard writes in a thread of its
-        own, which takes its turn then.
-        """
-        now = time.time()
-        summary = Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()])
-        self._waiting.append((summary, step, now))
-        if now - self._waiting[0][2] > _HAND_OVER_SECONDS:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        writer = self._writer.file_writer
-        assert writer is not None, "the board is closed"
-        for summary, step, when in self._waiting:
-            writer.add_summary(summary, step, when)
-        self._waiting.clear()
+        """Scalars of one step."""
+        tagged = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._events.add(Summary(value=tagged), step=step)
 
     def _postfix(self, progress: Progress) -> dict[str, str]:
         shown = {"loss": f"{progress.recent_loss:.4f}"}

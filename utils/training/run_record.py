@@ -104,7 +104,7 @@ class RunRecord:
             ],
         }
         self._cut_off(global_step)
-        with _as_training_error(self.folder / CONFIG_NAME) as path, replacing(path) as file:
+        with as_training_error(self.folder / CONFIG_NAME) as path, replacing(path) as file:
             file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
         self._write()
 
@@ -157,7 +157,7 @@ class RunRecord:
             "frames_per_second": num_frames / seconds if seconds > 0 else None,
             "peak_memory_bytes": peak_memory_bytes,
         }
-        with _as_training_error(self.folder / METRICS_NAME) as path, open(path, "ab") as file:
+        with as_training_error(self.folder / METRICS_NAME) as path, open(path, "ab") as file:
             file.write(_json_bytes(row))
             file.flush()
             os.fsync(file.fileno())
@@ -184,12 +184,12 @@ class RunRecord:
         after = b"".join(_json_bytes(row) for row in kept)
         if after == before:
             return
-        with _as_training_error(path), replacing(path) as file:
+        with as_training_error(path), replacing(path) as file:
             file.write(after)
         logger.info("%s: lines beyond update %d are cut off: %d stay", path, global_step, len(kept))
 
     def _write(self) -> None:
-        with _as_training_error(self.folder / RUN_NAME) as path, replacing(path) as file:
+        with as_training_error(self.folder / RUN_NAME) as path, replacing(path) as file:
             file.write(_json_bytes(self._content, indent=2))
 
 
@@ -296,8 +296,15 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _as_training_error(path: Path) -> Iterator[Path]:
-    """The folder of ``path`` is there, and what the system says is said in our words."""
+def as_training_error(path: Path) -> Iterator[Path]:
+    """The folder of ``path`` is there, and what the system says is said in our words.
+
+    Args:
+        path: Of a file below ``training.log_dir`` that is written inside.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path

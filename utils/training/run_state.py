@@ -8,6 +8,7 @@ which is empty otherwise, since both are the same.
 from __future__ import annotations
 
 import logging
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,13 +22,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from utils.checkpoint import FORMAT_VERSION, load_model_weights
 from utils.config import Config
 from utils.data.clip_batches import EpochPlan
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, TrainingError
 from utils.training.early_stopping import EarlyStopping
 from utils.training.ema import ExponentialMovingAverage
 from utils.training.processes import Processes
 from utils.training.progress import Progress
 from utils.training.randomness import random_state, restore_random_state, seed_everything
 from utils.training.resuming import check_optimizer_fits
+from utils.training.updates import NOT_FINITE_REMEDY
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,24 @@ class RunState:
     plan: EpochPlan
     processes: Processes
     progress: Progress = field(default_factory=Progress)
+
+    def check_weights(self) -> None:
+        """Hold that what was learned is fit to be validated and saved; it waits for the device.
+
+        An update is ruinous where its numbers are too large for single precision, and the loss
+        tells only at the next one.
+
+        Raises:
+            TrainingError: The norm of what learns, or of a layer's statistics, is not finite.
+        """
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        statistics = [b for b in self.model.buffers() if b.is_floating_point()]
+        norm = float(nn.utils.get_total_norm([*learning, *statistics]))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"after update {self.progress.global_step}, the norm of the weights is {norm}, and "
+                f"they are not saved; {NOT_FINITE_REMEDY}"
+            )
 
     def content(self, config: Config, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         """Of a checkpoint, for `utils.checkpoint`; all processes ask for it together.

@@ -34,7 +34,7 @@ from utils.training.losses import FrameLoss
 from utils.training.optimization import build_optimizer, build_schedule
 from utils.training.processes import Processes
 from utils.training.progress import Progress, TrainingResult
-from utils.training.resuming import check_resumable
+from utils.training.resuming import check_resumable, check_same_inputs
 from utils.training.run_board import RunBoard
 from utils.training.run_state import RunState, seed_process
 from utils.training.stopping import StopSignal
@@ -176,7 +176,7 @@ class Trainer:
 
         Args:
             path: Of the checkpoint.
-            allow_changes: See `check_resumable`.
+            allow_changes: See `check_resumable` and `check_same_inputs`.
             strict: See `load_model_weights`.
             checked: Its content, where it was read and passed `check_resumable` already.
 
@@ -193,6 +193,8 @@ class Trainer:
                 data=self._metadata.get("data"),
             )
         content = checked
+        data = self._metadata.get("data", {})
+        check_same_inputs(content, data, source=str(path), allow_changes=allow_changes)
         self._state.restore(content, self._config, source=str(path), strict=strict)
         self._run_name = content["metadata"]["run_name"]
         self._resumed_from = path
@@ -209,8 +211,8 @@ class Trainer:
         """Train to the last epoch, or until Ctrl-C or SIGTERM, which save and leave cleanly.
 
         Raises:
-            TrainingError: The loss is not finite, inputs cannot be read any more, or another
-                process is gone.
+            TrainingError: The loss or the weights are not finite, inputs cannot be read any more,
+                ``log_dir`` cannot be written, or another process is gone.
             CheckpointError: A checkpoint cannot be written.
         """
         with self._processes.losing_none():
@@ -329,6 +331,7 @@ class Trainer:
         seconds = board.seconds_since_begin()
         self._share_buffers()
         progress.end_epoch()
+        self._state.check_weights()
         is_last = progress.epoch == training.num_epochs
         is_best, validation_seconds = False, None
         if self._evaluator is not None and (
@@ -433,6 +436,7 @@ class Trainer:
 
     def _save(self, save: Callable[[Mapping[str, Any]], Path]) -> Path:
         """Let process 0 save; the others know the path when the file is there."""
+        self._state.check_weights()
         metadata = {**self._metadata, "run_name": self._run_name}
         content = self._state.content(self._config, metadata)
         path = self._processes.from_main(None if content is None else save(content))

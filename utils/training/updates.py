@@ -26,6 +26,11 @@ from utils.training.losses import FrameLoss, mean_over_valid
 from utils.training.mixup import mix_clips
 from utils.training.processes import Processes
 
+NOT_FINITE_REMEDY = (
+    "the checkpoints so far are sound: try a lower training.learning_rate, or "
+    "training.use_mixed_precision=false"
+)
+
 _MOST_CLIPS_NAMED = 16
 
 
@@ -203,7 +208,4 @@ class UpdateStep:
         names = [name for found in self._processes.gather(own) for name in found]
         more = len(names) - _MOST_CLIPS_NAMED
         named = ", ".join(names[:_MOST_CLIPS_NAMED]) + (f" and {more} more" if more > 0 else "")
-        return TrainingError(
-            f"at update {step}, {what} (clips: {named}); the checkpoints so far are sound: try a "
-            "lower training.learning_rate, or training.use_mixed_precision=false"
-        )
+        return TrainingError(f"at update {step}, {what} (clips: {named}); {NOT_FINITE_REMEDY}")

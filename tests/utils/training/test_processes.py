@@ -118,6 +118,8 @@ def test_processes_that_do_not_meet_are_an_error(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "not a port")
+    # As torchrun does; accelerate warns where nobody has.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(TrainingError, match=r"^the 2 processes do not find each other: .*torchrun"):
         connect(CPU)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from utils.config import Config, parse_config
 from utils.errors import CheckpointError
-from utils.training.resuming import check_optimizer_fits, check_resumable
+from utils.training.resuming import check_optimizer_fits, check_resumable, check_same_inputs
 
 LEARNED = {"hash": "0123456789abcdef", "num_videos": 3, "num_events": 7}
 JUDGED = {"hash": "fedcba9876543210", "num_videos": 1, "num_events": 2}
@@ -200,6 +200,80 @@ def test_a_checkpoint_that_does_not_know_its_data(
         "x.pt: does not say which data it was trained on, so that they are not compared with "
         "those of this run"
     ]
+
+
+# What could be read of them
+
+ALL_READ = {**LEARNED, "num_frames": 90, "left_out": []}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        (
+            ALL_READ,
+            {**LEARNED, "num_frames": 60, "left_out": ["b.mp4"]},
+            "3 of 3 videos with 90 frames then, 2 of 3 videos with 60 frames now (left out now "
+            "alone: b.mp4)",
+        ),
+        (
+            {**LEARNED, "num_frames": 60, "left_out": ["b.mp4"]},
+            {**LEARNED, "num_frames": 60, "left_out": ["a.mp4"]},
+            "2 of 3 videos with 60 frames then, 2 of 3 videos with 60 frames now (left out now "
+            "alone: a.mp4; left out then alone: b.mp4)",
+        ),
+        (
+            ALL_READ,
+            {**ALL_READ, "num_frames": 89},
+            "3 of 3 videos with 90 frames then, 3 of 3 videos with 89 frames now",
+        ),
+    ],
+)
+def test_other_videos_that_can_be_read_are_refused_unless_they_are_allowed(
+    then: dict[str, Any], now: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = content(train=then, val=JUDGED)
+    data = {"train": now, "val": JUDGED}
+    with pytest.raises(CheckpointError) as caught:
+        check_same_inputs(saved, data, source="x.pt")
+    assert str(caught.value) == (
+        "x.pt: the videos that can be read are not those it was trained on: "
+        f"data.train_annotations: {words}; bring back what has changed, give --allow-config-change "
+        "to go on with what there is now, or start anew without --resume"
+    )
+    assert not caplog.messages
+    check_same_inputs(saved, data, source="x.pt", allow_changes=True)
+    assert caplog.messages == [
+        f"x.pt: the run goes on with a change: data.train_annotations: {words}"
+    ]
+
+
+def test_of_many_videos_some_are_named() -> None:
+    names = [f"{number}.mp4" for number in range(20)]
+    now = {**LEARNED, "num_videos": 20, "num_frames": 0, "left_out": names}
+    then = {**now, "left_out": []}
+    with pytest.raises(CheckpointError, match=r"alone: 0\.mp4, .*, 15\.mp4 and 4 more\); bring"):
+        check_same_inputs(content(train=then), {"train": now}, source="x.pt")
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        content(train=ALL_READ, val=None),
+        # Older ones.
+        content(),
+        {**content(), "metadata": {}},
+        # Other annotations, which are said elsewhere.
+        content(train={**OTHER, "num_frames": 1, "left_out": []}),
+    ],
+)
+def test_what_is_the_same_or_unknown_goes_on_in_silence(
+    saved: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    check_same_inputs(saved, {"train": ALL_READ, "val": None}, source="x.pt")
+    check_same_inputs(saved, {"train": LEARNED}, source="x.pt")
+    check_same_inputs(saved, {}, source="x.pt")
+    assert not caplog.messages
 
 
 # The optimizer
