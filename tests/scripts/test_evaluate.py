@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import inference
 import pipeline_files
 from scripts import evaluate
 from utils import cli
@@ -42,9 +43,9 @@ def annotations(video: Path, tmp_path: Path) -> Path:
     return write_annotations(tmp_path / "truth.json", str(video))
 
 
-def write_annotations(path: Path, *videos: str, label: str = WALKING) -> Path:
+def write_annotations(path: Path, *videos: str, label: str = WALKING, **extra: str) -> Path:
     events = [{**EVENTS[0], "label": label}, EVENTS[1]]
-    entries = [{"video": video, "events": events} for video in videos]
+    entries = [{"video": video, "events": events, **extra} for video in videos]
     path.write_text(json.dumps({"labels": [label, STOPPING], "videos": entries}))
     return path
 
@@ -93,15 +94,27 @@ def test_the_command_itself(checkpoint: Path, annotations: Path, tmp_path: Path)
     assert metrics["model"]["checkpoint"] == str(checkpoint)
     assert metrics["failed"] == {}
     assert metrics["event_tolerance"]["tolerance_seconds"] == 0.5
-    heading, walking, stopping, overall, amount, where = done.stdout.splitlines()
-    assert heading.split("  ")[-1].strip() == "recall"
-    for line, name in ((walking, WALKING), (stopping, STOPPING)):
-        values = [metrics[key]["per_class"][name] for _, key in evaluate._COLUMNS]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        assert line.split() == [name, *cells]
-    assert overall.split()[:2] == ["overall", f"{metrics['frame_ap']['overall']:.3f}"]
-    assert {len(line) for line in (heading, walking, stopping, overall)} == {len(heading)}
-    assert amount.startswith("1 video, 10 s; the temporal encoder looked at ")
+    heading, *rows, empty, amount, note, where = done.stdout.splitlines()
+    assert heading.split() == ["overall", "95", "%", "interval", WALKING, STOPPING]
+    assert {len(line) for line in (heading, *rows)} == {len(heading)}
+    for line, (name, key, part) in zip(rows, evaluate._ROWS, strict=True):
+        entry = metrics[key]
+        values = [entry["overall"], *entry["per_class"].values()]
+        numbers = values if part is None else [value[part] for value in values]
+        first, *others = ["-" if number is None else f"{number:.3f}" for number in numbers]
+        assert line.startswith(name)
+        cells = line.removeprefix(name).split()
+        assert (cells[0], cells[-2:]) == (first, others)
+    (rate,) = [line for line in rows if line.startswith("false alarms per hour")]
+    low, high = metrics["false_alarms_per_hour"]["interval"]["overall"]
+    assert f" {low:.3f} to {high:.3f} " in rate
+    assert empty == ""
+    counts = metrics["alarm_counts"]["overall"]
+    assert amount.startswith(
+        f"1 video, 10 s; 2 annotated events, {counts['num_alarms']} alarms, "
+        f"{counts['num_false_alarms']} false; the temporal encoder looked at "
+    )
+    assert note == "intervals of counts alone: 1 group, and two or more are needed to draw from"
     assert where == f"metrics: {output}"
     # stdout is the result; progress is not.
     assert "tensors fit" in done.stderr
@@ -147,10 +160,99 @@ def test_a_config_does_not_cut_videos_short(
     assert read(output)["num_frames"] > 3
 
 
+def test_something_must_be_judged(
+    annotations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--annotations", str(annotations), "--output", str(tmp_path / "m.json")]
+    parser = evaluate.build_parser()
+    assert cli.run(evaluate.main, parser, given) == 2
+    assert "give --checkpoint FILE, or --scores PATH of an earlier run" in capsys.readouterr().err
+    assert cli.run(evaluate.main, parser, [*given, "--scores", str(tmp_path / "gone.npz")]) == 1
+    assert "gone.npz: no such file or folder" in capsys.readouterr().err
+    assert cli.run(evaluate.main, parser, [*given, "--scores", str(annotations)]) == 2
+    assert "not a score file, or damaged" in capsys.readouterr().err
+
+
 def test_help_states_when_an_event_counts_as_found() -> None:
     text = " ".join(evaluate.build_parser().format_help().split())
     assert "half the annotated event's length, whichever is more (default: 0.5)" in text
     assert "data.max_frames has no say" in text
+
+
+@pytest.fixture(scope="module")
+def score_file(video: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What inference.py keeps of the video."""
+    folder = tmp_path_factory.mktemp("scores")
+    arguments = ["--video", str(video), "--checkpoint", str(checkpoint), "--save-scores"]
+    arguments += ["--device", "cpu", "--output", str(folder / "report.json"), "--no-thumbnails"]
+    assert inference.main(arguments) == 0
+    (path,) = folder.rglob("*.scores.npz")
+    return path
+
+
+def test_saved_scores_give_the_same_metrics(
+    run: Evaluate, annotations: Path, score_file: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+    assert run("--annotations", annotations, "--output", first) == 0
+    given = ["--scores", str(score_file.parent), "--annotations", str(annotations)]
+    given += ["--output", str(second)]
+    assert cli.run(evaluate.main, evaluate.build_parser(), given) == 0
+    assert read(first) == read(second)
+    assert cli.run(evaluate.main, evaluate.build_parser(), [*given, "--threshold", "0.9"]) == 0
+    assert read(second)["threshold"] == 0.9
+
+
+def test_the_report(
+    run: Evaluate, annotations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "deep" / "report"
+    output = tmp_path / "m.json"
+    assert run("--annotations", annotations, "--output", output, "--report", report) == 0
+    page = report / "index.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    text = page.read_text(encoding="utf-8")
+    assert f"<title>{annotations}</title>" in text
+    assert text.count('class="timeline"') >= 1
+
+
+def test_slices(run: Evaluate, video: Path, tmp_path: Path) -> None:
+    annotations = write_annotations(tmp_path / "truth.json", str(video), light="night")
+    output = tmp_path / "m.json"
+    given = ("--annotations", annotations, "--output", output, "--slice-by", "light")
+    assert run(*given) == 0
+    metrics = read(output)
+    assert list(metrics["slices"]["light"]["videos"]) == ["night"]
+    night = metrics["slices"]["light"]["videos"]["night"]
+    assert night["frame_ap"]["overall"] == metrics["frame_ap"]["overall"]
+
+
+def test_many_classes_stand_below_each_other() -> None:
+    labels = tuple(f"class {number}" for number in range(7))
+    value = {"median": 0.5, "p95": 0.5, "1": 0.5, "0.05": 0.5}
+
+    def entry(part: str | None) -> dict[str, Any]:
+        one: Any = 0.5 if part is None else value
+        none: Any = None if part is None else dict.fromkeys(value)
+        classes = dict.fromkeys(labels, one)
+        return {"overall": one, "per_class": classes, "interval": {"overall": none}}
+
+    metrics: dict[str, Any] = {key: entry(part) for _, key, part in evaluate._ROWS}
+    metrics |= {
+        "bootstrap": {"confidence": 0.95, "num_draws": 0, "num_units": 4, "unit": "video"},
+        "alarm_counts": {"overall": {"num_references": 3, "num_alarms": 2, "num_false_alarms": 1}},
+        "num_videos": 2,
+        "duration_seconds": 4.0,
+        "contextualized_share": 1.0,
+    }
+    lines = evaluate._table(metrics, labels)
+    assert max(map(len, lines)) < 140
+    headings = [line.split("class ") for line in lines if "class" in line]
+    assert [[part.strip() for part in parts[1:]] for parts in headings] == [
+        ["0", "1", "2", "3", "4"],
+        ["5", "6"],
+    ]
+    assert lines[-1] == "intervals of counts alone: --bootstrap 0"
 
 
 @pytest.mark.parametrize("odd", ["gone.mp4", "bad.mp4"])
@@ -201,6 +303,10 @@ def test_another_video_folder(run: Evaluate, video: Path, tmp_path: Path) -> Non
         (["--output", "{checkpoint}"], 2, "c.pt: is one of the inputs, which stay"),
         (["--output", "{video}"], 2, "clip.mp4: is one of the inputs, which stay"),
         (["--output", "/dev/null"], 2, "/dev/null: cannot be written: it is no regular file"),
+        (["--report", "{folder}/truth.json"], 2, "choose another folder for --report"),
+        (["--bootstrap", "-1"], 2, "--bootstrap must be 0 or more, got -1"),
+        (["--slice-by", "light"], 2, "--slice-by light: no video and no event of the annotations"),
+        (["--scores", "{folder}"], 2, "--checkpoint does nothing with --scores"),
         (["--checkpoint", "{folder}/gone.pt"], 1, "gone.pt: no such file"),
         (["--checkpoint", "{folder}"], 1, ": not a file"),
         (["--checkpoint", "{folder}/truth.json"], 1, "truth.json: not a checkpoint, or damaged"),

@@ -18,6 +18,9 @@ from utils.data.annotations import AnnotatedEvent
 from utils.evaluation.metrics import none_if_nan
 from utils.events.records import Event
 
+LENGTH_FRACTION = 0.5
+"""Of sed_eval: by how much of its length the end of an event may be off."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventCounts:
@@ -133,7 +136,7 @@ def is_match(
     prediction: Event,
     *,
     tolerance_seconds: float = 0.5,
-    length_fraction: float = 0.5,
+    length_fraction: float = LENGTH_FRACTION,
 ) -> bool:
     """Whether ``prediction`` finds ``reference``.
 
@@ -158,7 +161,7 @@ def match_events(
     predictions: Sequence[Event],
     *,
     tolerance_seconds: float = 0.5,
-    length_fraction: float = 0.5,
+    length_fraction: float = LENGTH_FRACTION,
 ) -> list[tuple[int, int]]:
     """Pair the events of one video so that as many as possible are found.
 
@@ -247,7 +250,7 @@ def event_scores(
     labels: Sequence[str],
     *,
     tolerance_seconds: float = 0.5,
-    length_fraction: float = 0.5,
+    length_fraction: float = LENGTH_FRACTION,
 ) -> EventScores:
     """Event precision, recall and F1 over videos.
 

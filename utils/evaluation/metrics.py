@@ -81,7 +81,7 @@ def average_precision(targets: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         ValueError: The two are not ``(N,)``, a target is neither 0 nor 1, or a score is not finite.
     """
-    is_positive, values = _checked(targets, scores)
+    is_positive, values = checked_scores(targets, scores)
     num_positive = int(is_positive.sum())
     if not num_positive:
         return math.nan
@@ -111,7 +111,7 @@ def auroc(targets: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         ValueError: The two are not ``(N,)``, a target is neither 0 nor 1, or a score is not finite.
     """
-    is_positive, values = _checked(targets, scores)
+    is_positive, values = checked_scores(targets, scores)
     num_positive = int(is_positive.sum())
     num_negative = len(values) - num_positive
     if not num_positive or not num_negative:
@@ -158,6 +158,90 @@ def frame_metrics(targets: ArrayLike, scores: ArrayLike, labels: Sequence[str]) 
     )
 
 
+class FrameRanking:
+    """`average_precision` and `auroc` of one class, for any selection of the videos.
+
+    The frames are sorted once; what a selection counts, each frame as often as its video, is summed
+    up over what is sorted.
+
+    Args:
+        targets: ``(N,)``, 0 or 1; frames of V videos.
+        scores: ``(N,)``, finite.
+        owners: ``(N,)`` number of the video that each frame is of, from 0 to V - 1.
+
+    Raises:
+        ValueError: Shapes do not fit, a target is neither 0 nor 1, or a score is not finite.
+    """
+
+    def __init__(self, targets: ArrayLike, scores: ArrayLike, owners: ArrayLike) -> None:
+        is_positive, values = checked_scores(targets, scores)
+        numbers = np.asarray(owners, np.int64)
+        if numbers.shape != values.shape:
+            raise ValueError(f"owners must be {values.shape}, got {numbers.shape}")
+        _, steps = np.unique(-values, return_inverse=True)
+        # Frames of one video with equal scores count alike: most of a gated video scores 0.
+        num_videos = int(numbers.max(initial=0)) + 1
+        keys, entries = np.unique(steps * num_videos + numbers, return_inverse=True)
+        self._owners = keys % num_videos
+        self._num_frames = np.bincount(entries, minlength=len(keys))
+        self._num_positive = np.bincount(entries[is_positive], minlength=len(keys))
+        self._borders = np.flatnonzero(np.diff(keys // num_videos, prepend=-1))
+
+    def average_precision(self, weights: NDArray[np.int64] | None = None) -> float:
+        """As the function of this name; NaN where no frame is positive.
+
+        Args:
+            weights: ``(V,)`` how often each video counts; None: once.
+        """
+        num_hits, num_taken = self._steps(weights)
+        total = num_hits.sum()
+        if not total:
+            return math.nan
+        precision = np.cumsum(num_hits) / np.maximum(np.cumsum(num_taken), 1)
+        return float(np.sum(num_hits * precision) / total)
+
+    def auroc(self, weights: NDArray[np.int64] | None = None) -> float:
+        """As the function of this name; NaN where all targets are equal.
+
+        Args:
+            weights: ``(V,)`` how often each video counts; None: once.
+        """
+        num_hits, num_taken = self._steps(weights)
+        num_misses = num_taken - num_hits
+        pairs = float(num_hits.sum()) * float(num_misses.sum())
+        if not pairs:
+            return math.nan
+        num_below = num_misses.sum() - np.cumsum(num_misses) + num_misses / 2
+        return float(np.sum(num_hits * num_below) / pairs)
+
+    def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Recall and precision at each threshold, from the highest; to be drawn.
+
+        Without a positive frame the recall is NaN.
+        """
+        num_hits, num_taken = (np.cumsum(counts) for counts in self._steps(None))
+        total = num_hits[-1] if len(num_hits) else 0
+        recall = num_hits / total if total else np.full(len(num_hits), math.nan)
+        return recall, num_hits / num_taken
+
+    def _steps(
+        self, weights: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positive frames, and frames, at each distinct score, from the highest."""
+        num_hits, num_frames = self._num_positive, self._num_frames
+        if not len(num_frames):
+            return num_hits, num_frames
+        if weights is not None:
+            counts = weights[self._owners]
+            num_hits, num_frames = num_hits * counts, num_frames * counts
+        if len(self._borders) == len(num_frames):  # No two videos share a score.
+            return num_hits, num_frames
+        return (
+            np.add.reduceat(num_hits, self._borders),
+            np.add.reduceat(num_frames, self._borders),
+        )
+
+
 def mean_of_defined(values: Iterable[float]) -> float:
     """Mean of the values that are not NaN; NaN where none is left."""
     defined = [value for value in values if not math.isnan(value)]
@@ -169,9 +253,14 @@ def none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _checked(
+def checked_scores(
     targets: ArrayLike, scores: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which targets are 1, and the scores in double precision.
+
+    Raises:
+        ValueError: The two are not ``(N,)``, a target is neither 0 nor 1, or a score is not finite.
+    """
     target_array, values = np.asarray(targets), np.asarray(scores, dtype=np.float64)
     if target_array.ndim != 1 or target_array.shape != values.shape:
         raise ValueError(

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from utils.evaluation.metrics import auroc, average_precision, frame_metrics, mean_of_defined
+from utils.evaluation.metrics import (
+    FrameRanking,
+    auroc,
+    average_precision,
+    frame_metrics,
+    mean_of_defined,
+)
 
 
 def random_sets(num_sets: int) -> list[tuple[NDArray[np.float32], NDArray[np.float64]]]:
@@ -153,3 +159,40 @@ def test_frame_metrics_rejects(
 def test_mean_of_defined() -> None:
     assert mean_of_defined([1.0, math.nan, 2.0]) == 1.5
     assert math.isnan(mean_of_defined([math.nan]))
+
+
+def test_a_ranking_of_selected_videos_is_scikit_learns_with_weights() -> None:
+    draw = np.random.default_rng(8)
+    for number, (targets, scores) in enumerate(random_sets(200)):
+        values = np.where(draw.random(len(scores)) < 0.3, 0.0, scores)  # As where nobody looked.
+        owners = draw.integers(0, 4, len(scores))
+        weights = draw.integers(0, 3, 4)
+        ranking = FrameRanking(targets, values, owners)
+        assert ranking.average_precision() == pytest.approx(average_precision(targets, values))
+        assert ranking.auroc() == pytest.approx(auroc(targets, values))
+        counts = weights[owners]
+        if len(set(targets[counts > 0].tolist())) < 2:
+            assert math.isnan(ranking.auroc(weights)), number
+            continue
+        expected = average_precision_score(targets, values, sample_weight=counts)
+        assert ranking.average_precision(weights) == pytest.approx(expected, abs=1e-12)
+        expected = roc_auc_score(targets, values, sample_weight=counts)
+        assert ranking.auroc(weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_ranking_of_nothing() -> None:
+    empty = FrameRanking([], [], [])
+    assert math.isnan(empty.average_precision()) and math.isnan(empty.auroc())
+    assert [len(part) for part in empty.curve()] == [0, 0]
+    without = FrameRanking([0, 0], [0.1, 0.2], [0, 1])
+    assert math.isnan(without.average_precision(np.array([0, 0])))
+    recall, precision = without.curve()
+    assert np.isnan(recall).all() and precision.tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"owners must be \(2,\), got \(1,\)"):
+        FrameRanking([0, 1], [0.1, 0.2], [0])
+
+
+def test_the_curve_of_a_ranking() -> None:
+    recall, precision = FrameRanking([1, 0, 1, 0], [0.9, 0.5, 0.5, 0.1], [0, 0, 1, 1]).curve()
+    assert recall.tolist() == [0.5, 1.0, 1.0]
+    assert precision.tolist() == [1.0, 2 / 3, 0.5]
