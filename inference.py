@@ -43,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--save-scores", action=flag, help="keep every frame's scores")
     parser.add_argument("--thumbnails", action=flag, help="a picture of each event")
+    parser.add_argument(
+        "--review-dir",
+        metavar="DIR",
+        type=Path,
+        help="keep near misses, which peak just under the threshold, as clips for a person to "
+        "judge; scripts/preprocess_data.py --add-reviewed takes the verdicts",
+    )
     add_device_argument(parser)
     add_common_arguments(parser)
     return parser
@@ -65,6 +72,8 @@ def analyse_videos(arguments: argparse.Namespace) -> int:
         )
     if is_replay and arguments.save_scores:
         raise UsageError("--save-scores needs --video; with --from-scores they are saved already")
+    if is_replay and arguments.review_dir is not None:
+        raise UsageError("--review-dir needs --video, to cut clips from; leave one of the two out")
     from pipeline import assembly, batch, console, inputs, report, score_file
 
     found = inputs.find_inputs(
@@ -100,6 +109,7 @@ def analyse_videos(arguments: argparse.Namespace) -> int:
             files,
             save_scores=save_scores and not is_replay,
             progress=console.ProgressBar(),
+            review_dir=arguments.review_dir,
         )
     print(*console.result_lines(outcome, output), sep="\n")
     return 1 if outcome.num_failed else 0

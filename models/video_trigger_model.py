@@ -7,7 +7,7 @@ A stream, a feature cache, an export and a describer that reads features all nee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -127,16 +127,17 @@ class VideoTriggerModel(nn.Module):
         return self.visual_encoder.encode(frames, state)
 
     @torch.no_grad()
-    def initial_state(self, batch_size: int, image_size: int) -> EncoderState:
+    def initial_state(self, batch_size: int, image_size: int | Sequence[int]) -> EncoderState:
         """What None stands for as a state, for an engine that takes tensors alone.
 
         Args:
             batch_size: Streams.
-            image_size: Side of the pictures in pixels.
+            image_size: Side of the pictures in pixels, or their height and width.
         """
         device = next(self.parameters()).device
         channels = self.visual_encoder.num_input_channels
-        frames = torch.zeros(batch_size, 1, channels, image_size, image_size, device=device)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        frames = torch.zeros(batch_size, 1, channels, height, width, device=device)
         was_training = self.training
         self.eval()
         try:

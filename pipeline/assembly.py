@@ -23,6 +23,7 @@ from pipeline.settings import (
 )
 from utils.config import Config
 from utils.errors import UsageError
+from utils.thresholds import Threshold
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +59,18 @@ class Request:
         return load_inference_config(self.config_name, self.overrides)
 
     def settings(
-        self, config: Config, *, threshold: float, candidate_threshold: float
+        self,
+        config: Config,
+        *,
+        labels: Sequence[str],
+        threshold: Threshold,
+        candidate_threshold: float,
     ) -> CascadeSettings:
         """Resolved against the thresholds of a checkpoint or score file."""
         return resolve_settings(
             config,
             self.overrides,
+            labels=labels,
             threshold=self.threshold,
             candidate_threshold=self.candidate_threshold,
             model_threshold=threshold,
@@ -105,7 +112,10 @@ def cascade_of_checkpoint(
         config = named
         log_differences(config, scorer.config)
     settings = request.settings(
-        config, threshold=scorer.threshold, candidate_threshold=scorer.candidate_threshold
+        config,
+        labels=scorer.labels,
+        threshold=scorer.threshold,
+        candidate_threshold=scorer.candidate_threshold,
     )
     return Cascade(scorer, _describer(config), settings), config
 
@@ -144,7 +154,10 @@ def analysis_of_scores(request: Request, paths: Sequence[Path]) -> Analysis:
             else stored_inference_config(stored, request.overrides, origin=str(scores.path))
         )
     settings = request.settings(
-        config, threshold=scores.threshold, candidate_threshold=scores.candidate_threshold
+        config,
+        labels=scores.labels,
+        threshold=scores.threshold,
+        candidate_threshold=scores.candidate_threshold,
     )
     return ScoresAnalysis(scores, _describer(config), settings, config)
 

@@ -32,14 +32,17 @@ from pipeline.report import (
     video_entry,
     write_jpeg,
 )
+from pipeline.review import ReviewFolder
 from pipeline.run_records import CascadeSettings, DescribedEvent, RunTotals, ScoreObserver
 from pipeline.score_file import SavedScores, ScoreWriter
 from pipeline.settings import settings_to_store
 from pipeline.timeline import TimelineColumns, TimelineText, draw_timeline
 from utils.config import Config
 from utils.errors import UsageError, VideoError
+from utils.events.near_misses import NearMissFinder
 from utils.events.records import FrameScore
 from utils.events.wording import format_time
+from utils.thresholds import by_label
 from utils.video.source import VideoSource
 
 _log = logging.getLogger(__name__)
@@ -173,10 +176,12 @@ class AnalysisOutcome:
     Attributes:
         entries: Of each video, in order, as in the report; a failed one has ``error``.
         num_failed: Videos with an error.
+        review: The near misses, where they were asked for.
     """
 
     entries: tuple[Mapping[str, Any], ...]
     num_failed: int
+    review: ReviewFolder | None = None
 
 
 def analyse(
@@ -186,6 +191,7 @@ def analyse(
     *,
     save_scores: bool,
     progress: Progress,
+    review_dir: Path | None = None,
 ) -> AnalysisOutcome:
     """Run every input and write the report.
 
@@ -199,27 +205,31 @@ def analyse(
         files: Where everything goes.
         save_scores: Write score files.
         progress: Is told how far it is.
+        review_dir: Folder for the near misses of videos; None: nobody wants them.
 
     Raises:
+        UsageError: The folder for the near misses cannot be used.
         VideoError: The only video cannot be used.
     """
+    review = None if review_dir is None else _review_folder(analysis, review_dir)
     common = {
         "model": dict(analysis.identity),
         "config": config_entry(
             analysis.settings,
             analysis.sampling,
+            labels=analysis.labels,
             describer=analysis.config.model.llm.describer,
         ),
     }
     if inputs.is_single:
-        entry = _analyse_one(analysis, inputs.paths[0], files, save_scores, progress)
+        entry = _analyse_one(analysis, inputs.paths[0], files, save_scores, progress, review)
         files.publish({"format_version": FORMAT_VERSION, **entry, **common})
-        return AnalysisOutcome(entries=(entry,), num_failed=0)
+        return AnalysisOutcome(entries=(entry,), num_failed=0, review=review)
     entries: list[Mapping[str, Any]] = []
     num_failed = 0
     for number, path in enumerate(inputs.paths, 1):
         try:
-            entries.append(_analyse_one(analysis, path, files, save_scores, progress))
+            entries.append(_analyse_one(analysis, path, files, save_scores, progress, review))
         except (VideoError, UsageError) as error:
             _log.error("%s", error)
             files.discard()
@@ -249,14 +259,20 @@ def analyse(
             },
             is_final=is_complete,
         )
-    return AnalysisOutcome(entries=tuple(entries), num_failed=num_failed)
+    return AnalysisOutcome(entries=tuple(entries), num_failed=num_failed, review=review)
 
 
 def _analyse_one(
-    analysis: Analysis, path: Path, files: OutputFiles, save_scores: bool, progress: Progress
+    analysis: Analysis,
+    path: Path,
+    files: OutputFiles,
+    save_scores: bool,
+    progress: Progress,
+    review: ReviewFolder | None,
 ) -> dict[str, Any]:
     names = files.for_video(path)
     columns = TimelineColumns(len(analysis.labels))
+    finder: NearMissFinder | None = None
     with ExitStack() as stack:
         writer = (
             stack.enter_context(ScoreWriter(files.staged(names.scores), analysis.labels))
@@ -266,12 +282,16 @@ def _analyse_one(
 
         def observe(score: FrameScore) -> None:
             columns.add(score)
+            if finder is not None:
+                finder.push(score)
             if writer is not None:
                 writer.add(score)
             progress.reach(score.timestamp)
 
         run: Run = stack.enter_context(analysis.open(path, observe))
         totals = run.totals
+        if review is not None:
+            finder = _near_miss_finder(analysis, run)
         progress.start(path, totals.source["duration_seconds"])
         stack.callback(progress.stop)
         # Closed before the source is, also when interrupted: a thread reads from it.
@@ -286,6 +306,8 @@ def _analyse_one(
         _log.warning("%s: %s", path, note)
     video_path = analysis.video_path(path)
     events = [event_of_entry(trigger) for trigger in triggers]
+    if review is not None and finder is not None:
+        review.add(path, finder.finish(totals.source["duration_seconds"]), events)
     summary = summarize_video(analysis.describer, events, totals, analysis.labels)
     draw_timeline(
         files.staged(names.timeline),
@@ -310,6 +332,34 @@ def _analyse_one(
     )
 
 
+def _review_folder(analysis: Analysis, folder: Path) -> ReviewFolder:
+    return ReviewFolder(
+        folder,
+        analysis.labels,
+        analysis.config.inference,
+        origin={
+            "model": dict(analysis.identity),
+            "threshold": by_label(analysis.settings.threshold, analysis.labels),
+            "ratio": analysis.config.inference.review_ratio,
+        },
+        decoder=analysis.config.data.decoder,
+    )
+
+
+def _near_miss_finder(analysis: Analysis, run: Run) -> NearMissFinder:
+    events, inference = analysis.settings.events, analysis.config.inference
+    return NearMissFinder(
+        analysis.labels,
+        threshold=analysis.settings.threshold,
+        ratio=inference.review_ratio,
+        limit=inference.review_max_clips,
+        hysteresis_ratio=events.hysteresis_ratio,
+        min_duration_seconds=events.min_duration_seconds,
+        merge_gap_seconds=events.merge_gap_seconds,
+        max_gap_seconds=run.max_gap_seconds,
+    )
+
+
 def _write_thumbnail(
     described: DescribedEvent, number: int, names: VideoFiles, files: OutputFiles
 ) -> str | None:
@@ -327,7 +377,7 @@ def _score_metadata(analysis: Analysis, path: Path, run: Run) -> dict[str, Any]:
         "video_path": str(path),
         "model": dict(analysis.identity),
         "sampling": dict(analysis.sampling),
-        "threshold": settings.threshold,
+        "threshold": by_label(settings.threshold, analysis.labels),
         "candidate_threshold": settings.candidate_threshold,
         "context_seconds": settings.events.context_seconds,
         "max_gap_seconds": run.max_gap_seconds,

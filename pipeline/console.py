@@ -60,6 +60,10 @@ def result_lines(outcome: AnalysisOutcome, output: Path) -> Iterator[str]:
     elif outcome.num_failed:
         yield f"{outcome.num_failed} of {len(outcome.entries)} videos failed"
     yield f"report    {output}"
+    if outcome.review is not None:
+        num_clips = len(outcome.review)
+        where = f"{outcome.review.path} " if num_clips else ""
+        yield f"review    {where}({num_clips} clip{'' if num_clips == 1 else 's'})"
 
 
 def _event_lines(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pipeline.score_file import SCORES_SUFFIX
 from utils.atomic_file import check_writable, write_json
 from utils.errors import UsageError
 from utils.events.records import PUBLISHED_DECIMALS, Event
+from utils.thresholds import by_label
 from utils.video.source import Image
 
 FORMAT_VERSION = 1
@@ -283,17 +284,22 @@ def loss_entry(totals: RunTotals) -> dict[str, Any]:
 
 
 def config_entry(
-    settings: CascadeSettings, sampling: Mapping[str, Any], *, describer: str
+    settings: CascadeSettings,
+    sampling: Mapping[str, Any],
+    *,
+    labels: Sequence[str],
+    describer: str,
 ) -> dict[str, Any]:
     """The settings that made this result, resolved.
 
     Args:
         settings: Of the run.
         sampling: How frames were picked and prepared, ready for JSON.
+        labels: K class names.
         describer: Name in `DESCRIBERS`.
     """
     return {
-        "threshold": settings.threshold,
+        "threshold": by_label(settings.threshold, labels),
         "candidate_threshold": settings.candidate_threshold,
         "events": settings.events.model_dump(mode="json"),
         "sampling": dict(sampling),

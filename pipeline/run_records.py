@@ -12,6 +12,7 @@ from typing import Any
 
 from utils.config.schema import EventsConfig
 from utils.events.records import Event, FrameScore
+from utils.thresholds import Threshold
 from utils.video.source import DecodeLoss, Image
 
 ScoreObserver = Callable[[FrameScore], None]
@@ -23,7 +24,8 @@ class CascadeSettings:
     """What is decided for one run.
 
     Attributes:
-        threshold: The cut on the temporal scores that makes events, in (0, 1].
+        threshold: The cut on the temporal scores that makes events, in (0, 1]; one for all classes,
+            or one each in the order of the labels.
         candidate_threshold: The cut on the trigger head's scores, in [0, 1].
         events: How scores become events.
         batch_size: Frames that are encoded at once.
@@ -31,7 +33,7 @@ class CascadeSettings:
         thumbnail_size: Longer side of the pictures that events carry, pixels; None: no pictures.
     """
 
-    threshold: float
+    threshold: Threshold
     candidate_threshold: float
     events: EventsConfig = field(default_factory=EventsConfig)
     batch_size: int = 16

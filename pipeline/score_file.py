@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from utils.errors import UsageError
 from utils.events.records import FrameScore
+from utils.thresholds import Threshold, in_order
 from utils.video.source import DecodeLoss
 
 SCORES_SUFFIX = ".scores.npz"
@@ -157,7 +158,7 @@ class SavedScores:
             raise UsageError(
                 f"{path}: not a score file, or damaged ({error}); --save-scores writes one"
             ) from error
-        _check_metadata(path, metadata)
+        _check_metadata(path, metadata, labels)
         _check_arrays(path, arrays, len(labels))
         return cls(
             path=path,
@@ -178,9 +179,9 @@ class SavedScores:
         return str(self.metadata["video_path"])
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> Threshold:
         """Of the run that saved the scores."""
-        return float(self.metadata["threshold"])
+        return in_order(self.metadata["threshold"], self.labels)
 
     @property
     def candidate_threshold(self) -> float:
@@ -225,7 +226,7 @@ class SavedScores:
         )
 
 
-def _check_metadata(path: Path, metadata: Any) -> None:
+def _check_metadata(path: Path, metadata: Any, labels: tuple[str, ...]) -> None:
     if not isinstance(metadata, dict) or metadata.get("format_version") != FORMAT_VERSION:
         version = metadata.get("format_version") if isinstance(metadata, dict) else None
         raise UsageError(
@@ -234,6 +235,10 @@ def _check_metadata(path: Path, metadata: Any) -> None:
     missing = [key for key in _METADATA_KEYS if key not in metadata]
     if missing:
         raise UsageError(f"{path}: damaged: its metadata lacks {', '.join(missing)}")
+    try:
+        in_order(metadata["threshold"], labels)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: damaged: its threshold {error}") from error
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], num_classes: int) -> None:

@@ -19,6 +19,7 @@ import yaml
 from pipeline.run_records import CascadeSettings
 from utils.config import Config, load_config, parse_config
 from utils.errors import ConfigError, UsageError
+from utils.thresholds import Threshold, in_order
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,15 @@ _SAMPLING_KEYS = (
 )
 _USED_SECTIONS = ("events", "inference")
 """Only here must ``${NAME}`` be set; training's data folders and weights are not touched."""
-_IRRELEVANT = ("model.visual_encoder.weights",)
-"""Where training took its first weights from; inference has the checkpoint's."""
+_NOT_COMPARED = (
+    THRESHOLD_KEY,
+    CANDIDATE_THRESHOLD_KEY,
+    # Of calibration; no config file gives it.
+    "model.trigger_detector.temperature",
+    "model.llm",
+    # Where training took its first weights from; inference has the checkpoint's.
+    "model.visual_encoder.weights",
+)
 
 
 def load_inference_config(name: str, overrides: Sequence[str]) -> Config:
@@ -105,9 +113,10 @@ def resolve_settings(
     config: Config,
     overrides: Sequence[str],
     *,
+    labels: Sequence[str],
     threshold: float | None,
     candidate_threshold: float | None,
-    model_threshold: float,
+    model_threshold: Threshold,
     model_candidate_threshold: float,
     thumbnails: bool,
 ) -> CascadeSettings:
@@ -116,19 +125,25 @@ def resolve_settings(
     Args:
         config: The run's, overrides applied.
         overrides: As given to ``--set``.
-        threshold: ``--threshold``.
+        labels: The model's K classes.
+        threshold: ``--threshold``, for all classes.
         candidate_threshold: ``--candidate-threshold``.
         model_threshold: As the checkpoint or the score file has it.
         model_candidate_threshold: Likewise.
         thumbnails: Whether events carry pictures.
+
+    Raises:
+        ConfigError: ``--set`` gives thresholds of other classes than the model's.
     """
     detector = config.model.trigger_detector
+    chosen: Threshold | None = threshold
+    if chosen is None and is_set(overrides, THRESHOLD_KEY):
+        try:
+            chosen = in_order(detector.threshold, labels)
+        except ValueError as error:
+            raise ConfigError(f"--set {THRESHOLD_KEY}: {error}") from None
     return CascadeSettings(
-        threshold=_first(
-            threshold,
-            detector.threshold if is_set(overrides, THRESHOLD_KEY) else None,
-            model_threshold,
-        ),
+        threshold=model_threshold if chosen is None else chosen,
         candidate_threshold=_first(
             candidate_threshold,
             detector.candidate_threshold if is_set(overrides, CANDIDATE_THRESHOLD_KEY) else None,
@@ -158,11 +173,11 @@ def _first(*values: float | None) -> float:
 
 
 def is_set(overrides: Sequence[str], key: str) -> bool:
-    """Whether one of ``--set``'s overrides gives ``key``, itself or within a section."""
+    """Whether one of ``--set``'s overrides gives ``key``, a part of it, or a section around it."""
     for override in overrides:
         name, _, text = override.partition("=")
         name = name.strip()
-        if name == key:
+        if name == key or name.startswith(f"{key}."):
             return True
         if key.startswith(f"{name}."):
             value = yaml.safe_load(text)
@@ -178,7 +193,8 @@ def is_set(overrides: Sequence[str], key: str) -> bool:
 def log_differences(config: Config, trained: Config) -> None:
     """Say in one line where the config file differs from what the checkpoint decides.
 
-    Thresholds are left out: every report and the command's result name those that were used.
+    Thresholds are left out: every report and the command's result name those that were used. So is
+    the temperature, which no config file gives.
 
     Args:
         config: The run's.
@@ -189,8 +205,7 @@ def log_differences(config: Config, trained: Config) -> None:
         f"{key} ({theirs.get(key)}, not {value})"
         for key, value in ours.items()
         if (key in _SAMPLING_KEYS or key.startswith("model."))
-        and not key.startswith("model.llm.")
-        and key not in (THRESHOLD_KEY, CANDIDATE_THRESHOLD_KEY, *_IRRELEVANT)
+        and not any(key == name or key.startswith(f"{name}.") for name in _NOT_COMPARED)
         # Null where training takes it from the data.
         and (value is not None or key in _SAMPLING_KEYS)
         and value != theirs.get(key)

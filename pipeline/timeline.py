@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from utils.events.records import FrameScore
 from utils.events.wording import format_time, printable, spoken_label
+from utils.thresholds import Threshold, per_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,14 +141,14 @@ class TimelineText:
     Attributes:
         title: Above the picture.
         labels: K class names, a lane for each.
-        threshold: The cut on the temporal scores.
+        threshold: The cut on the temporal scores; one for all classes, or one each.
         candidate_threshold: The cut on the trigger head's scores.
         duration_seconds: The length of the time axis.
     """
 
     title: str
     labels: tuple[str, ...]
-    threshold: float
+    threshold: Threshold
     candidate_threshold: float
     duration_seconds: float
 
@@ -206,14 +207,14 @@ def draw_timeline(
             color=_TEMPORAL,
             linewidth=0.8,
             linestyle="--",
-            label=f"threshold {text.threshold:g}",
+            label=_threshold_in_words(text.threshold),
         ),
         Line2D(
             *([], []),
             color=_TRIGGER,
             linewidth=0.8,
             linestyle=":",
-            label=f"candidate threshold {text.candidate_threshold:g}",
+            label=f"candidate threshold {text.candidate_threshold:.3g}",
         ),
         Patch(color=_EVENT, alpha=0.45, label="event"),
         Patch(color=_WINDOW, label="looked at by the temporal encoder"),
@@ -227,6 +228,13 @@ def draw_timeline(
         # The font has not every script; a box in the title is no reason to alarm anyone.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure.savefig(path, format="png")
+
+
+def _threshold_in_words(threshold: Threshold) -> str:
+    if not isinstance(threshold, tuple):
+        return f"threshold {threshold:.3g}"
+    # The lanes show it where there are many.
+    return f"threshold {threshold[0]:.3g}" if len(threshold) == 1 else "threshold of each class"
 
 
 def _draw_lane(
@@ -251,7 +259,8 @@ def _draw_lane(
         zorder=1,
     )
     lane.axhline(text.candidate_threshold, color=_TRIGGER, linewidth=0.8, linestyle=":", zorder=2)
-    lane.axhline(text.threshold, color=_TEMPORAL, linewidth=0.8, linestyle="--", zorder=2)
+    threshold = per_class(text.threshold, text.labels)[class_index]
+    lane.axhline(threshold, color=_TEMPORAL, linewidth=0.8, linestyle="--", zorder=2)
     lane.plot(times, columns.trigger[:, class_index], color=_TRIGGER, linewidth=0.9, zorder=3)
     # Where the temporal encoder did not look, its score counts as 0.
     confidence = np.nan_to_num(temporal)
@@ -294,9 +303,16 @@ def _looked_at(
     ]
 
 
+def tick_step(duration_seconds: float) -> float:
+    """Seconds between two ticks of a time axis: a round number, and about a dozen ticks."""
+    return next(
+        (step for step in _TICK_STEPS if duration_seconds / step <= _NUM_TICKS), _TICK_STEPS[-1]
+    )
+
+
 def _set_time_axis(lane: Axes, duration_seconds: float) -> None:
     duration = max(duration_seconds, 1e-3)
-    step = next((step for step in _TICK_STEPS if duration / step <= _NUM_TICKS), _TICK_STEPS[-1])
+    step = tick_step(duration)
     ticks = np.arange(0, duration + 1e-9, step)
     lane.set_xlim(0, duration)
     lane.set_xticks(ticks)

@@ -67,6 +67,25 @@ def build_parser() -> argparse.ArgumentParser:
         "the videos)",
     )
     parser.add_argument(
+        "--add-reviewed",
+        metavar="DIR",
+        type=Path,
+        help="a folder of inference.py --review-dir that a person went through: its near misses "
+        "come back as missed events or hard negatives",
+    )
+    parser.add_argument(
+        "--verdicts",
+        metavar="PATH",
+        type=Path,
+        help="what an annotation tool exported of that folder (default: its review.json, edited)",
+    )
+    parser.add_argument(
+        "--verdicts-from",
+        metavar="FORMAT",
+        default="native",
+        help=f"of --verdicts: {known} (default: %(default)s)",
+    )
+    parser.add_argument(
         "--labels",
         metavar="NAME",
         nargs="+",
@@ -120,6 +139,8 @@ def main(arguments: argparse.Namespace) -> int:
         look_at_files=arguments.check_files,
     )
     draft = get_format(arguments.source).read(arguments.input, options)
+    if arguments.add_reviewed is not None:
+        _add_reviewed(draft, arguments)
     problems = _check(draft, arguments)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
@@ -152,8 +173,40 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--split takes two or three shares (train, val, test), got {len(arguments.split)}"
         )
+    if arguments.verdicts is not None and arguments.add_reviewed is None:
+        raise UsageError("--verdicts needs --add-reviewed DIR, the folder that they are about")
     if arguments.check_only and arguments.build_cache:
         raise UsageError("--check-only writes nothing, not even a cache; leave out --build-cache")
+
+
+def _add_reviewed(draft: Draft, arguments: argparse.Namespace) -> None:
+    """Take the verdicts on near misses into ``draft``, with the problems met."""
+    from utils.data.formats import get_format
+    from utils.data.formats.base import ImportOptions
+    from utils.data.formats.label_studio import unannotated_videos
+    from utils.data.reviewed import add_reviewed, review_list
+    from utils.data.validation import check_events
+
+    folder: Path = arguments.add_reviewed
+    path = review_list(folder)
+    review = get_format("native").read(path, ImportOptions(look_at_files=False))
+    verdicts, unreviewed = review, None
+    if arguments.verdicts is not None:
+        clip_fps = {video.video: video.fps for video in review.videos if video.fps is not None}
+        options = ImportOptions(video_dir=folder, fps=clip_fps, look_at_files=False)
+        verdicts = get_format(arguments.verdicts_from).read(arguments.verdicts, options)
+        if arguments.verdicts_from == "label_studio":
+            unreviewed = unannotated_videos(arguments.verdicts, folder)
+        elif arguments.verdicts_from != "native":
+            # In the other formats a video that is listed was looked at.
+            unreviewed = set()
+    labels = arguments.labels or draft.labels
+    found = [*verdicts.problems, *check_events(verdicts, labels=labels)]
+    # That the near misses are of some classes only is no news.
+    draft.problems += [problem for problem in found if problem.kind != "unused-label"]
+    if review is not verdicts:
+        draft.problems += review.problems
+    print(f"{path}: {add_reviewed(draft, folder, review, verdicts, unreviewed=unreviewed)}")
 
 
 def _check(draft: Draft, arguments: argparse.Namespace) -> list[Problem]:

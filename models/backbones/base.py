@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,8 +156,8 @@ class Backbone(nn.Module, abc.ABC):
 
         return [part for stage in self.stages() for root in stage.modules for part in parts(root)]
 
-    def check_image_size(self, size: int) -> None:
-        """Run one picture of ``size`` x ``size`` pixels.
+    def check_image_size(self, size: int | Sequence[int]) -> None:
+        """Run one picture of ``size`` x ``size`` pixels, or of ``(height, width)``.
 
         Raises:
             UsageError: This backbone takes other sizes, as many transformers do.
@@ -235,12 +235,13 @@ def fetching(name: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def probe_map(network: nn.Module, size: int = 64) -> torch.Size:
+def probe_map(network: nn.Module, size: int | Sequence[int] = 64) -> torch.Size:
     """Shape of what ``network`` makes of one grey picture; leaves its mode as it was."""
     was_training = network.training
     network.eval()
     try:
-        shape = network(torch.full((1, 3, size, size), 0.5)).shape
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = network(torch.full((1, 3, height, width), 0.5)).shape
     finally:
         network.train(was_training)
     return torch.Size(shape)

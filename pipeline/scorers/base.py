@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ class Sampling:
 
     Attributes:
         sampling_fps: Samples a second.
-        image_size: Side of the square picture, pixels.
+        image_size: Side of the square picture, or its height and width; pixels.
         resize_mode: See `VideoProcessor`.
         neighbor_offsets_seconds: See `FrameSampler`; empty where the model does not look at motion.
         decode_short_side: The ``short_side`` of `FrameSampler`; None decodes at full size.
@@ -28,7 +29,7 @@ class Sampling:
     """
 
     sampling_fps: float
-    image_size: int
+    image_size: int | Sequence[int]
     resize_mode: Literal["crop", "stretch", "letterbox"]
     neighbor_offsets_seconds: tuple[float, ...]
     decode_short_side: int | None = None

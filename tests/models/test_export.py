@@ -61,7 +61,7 @@ class Contextualize(nn.Module):
 
 
 def build(
-    *, motion: bool = False, shift: dict[str, Any] | None = None, **temporal: Any
+    *, motion: Any = False, shift: dict[str, Any] | None = None, **temporal: Any
 ) -> VideoTriggerModel:
     torch.manual_seed(0)
     model = VideoTriggerModel.from_config(
@@ -71,7 +71,7 @@ def build(
                 "type": "timm:test_resnet",
                 "weights": None,
                 "feature_dim": 8,
-                "motion": {"enabled": motion},
+                "motion": motion if isinstance(motion, dict) else {"enabled": motion},
                 "temporal_shift": shift or {},
             },
             "trigger_detector": {"hidden_dims": [8]},
@@ -90,9 +90,17 @@ def temporal_inputs(batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("motion", "type_"), [(True, "none"), *((False, name) for name in TEMPORAL_SHIFTS)]
+    ("motion", "type_"),
+    [
+        (True, "none"),
+        (
+            {"enabled": True, "num_stages": 2, "signed": True, "energy_grid": 2, "flow": True},
+            "none",
+        ),
+        *((False, name) for name in TEMPORAL_SHIFTS),
+    ],
 )
-def test_encode_and_trigger(motion: bool, type_: str) -> None:
+def test_encode_and_trigger(motion: Any, type_: str) -> None:
     model = build(motion=motion, shift={"type": type_})
     channels = model.visual_encoder.num_input_channels
     batch, length = Dim("batch", min=1), Dim("length", min=1)

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
-from models.visual_encoder import VisualEncoder, motion_energy, motion_image, motion_statistics
+from models.optical_flow import flow_statistics
+from models.visual_encoder import (
+    VisualEncoder,
+    motion_energy,
+    motion_image,
+    motion_statistics,
+    signed_motion_image,
+)
 from shifted_encoders import make_shift_visible
 from utils.config.schema import VisualEncoderConfig
 from utils.errors import CheckpointError, UsageError
@@ -139,6 +146,97 @@ def test_motion_energy_stands_behind_the_statistics() -> None:
     assert encoder.backbone_dim == plain + 8
     expected = motion_energy(motion_image(frames[0]), 2)
     assert torch.equal(features[0, :, plain:], expected)
+
+
+def test_signed_motion_image_is_the_hand_worked_one() -> None:
+    frames = np.random.default_rng(5).random((2, 9, 6, 5))
+    made = signed_motion_image(torch.from_numpy(frames), 1.5).numpy()
+    luma = np.array([0.299, 0.587, 0.114])
+    for sample, image in zip(frames, made, strict=True):
+        grey, before, after = np.tensordot(luma, sample.reshape(3, 3, 6, 5), axes=(0, 1))
+        expected = 0.5 + 0.75 * np.stack((grey - before, after - grey, (after - before) / 2))
+        assert image == pytest.approx(expected.clip(0, 1))
+
+
+@pytest.mark.usefixtures("recording")
+def test_motion_without_appearance() -> None:
+    motion = {"enabled": True, "signed": True, "statistics": False, "flow": True, "gain": 2.0}
+    encoder = build(feature_dim=None, appearance=False, motion=motion)
+    frames = random_frames(2, 9, 32, 32)
+    features = encoder.backbone_features(frames[None])[0]
+    assert features.shape == (2, encoder.backbone_dim) == (2, 3 + 3 + 31)
+    mean, std = encoder.mean.flatten(), encoder.std.flatten()
+    image = (motion_image(frames) * 2).clamp(0, 1).mean((2, 3))
+    signed = signed_motion_image(frames, 2.0).mean((2, 3))
+    torch.testing.assert_close(features[:, :3], (image - mean) / std)
+    torch.testing.assert_close(features[:, 3:6], (signed - mean) / std)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    grey = [(part * luma).sum(1) for part in frames.chunk(3, dim=1)]
+    assert torch.equal(features[:, 6:], flow_statistics(*grey))
+
+
+class TestEarlyStages:
+    @pytest.mark.parametrize(
+        "backbone", [TINY, "timm:test_efficientnet", "timm:test_convnext", "resnet18"]
+    )
+    def test_is_the_map_that_the_backbone_has_there(self, backbone: str) -> None:
+        encoder = build(type=backbone).eval()
+        network = encoder.backbone
+        images = random_frames(2, 3, 64, 64)
+        for num_stages, stage in enumerate(network.stages()[:-1], start=1):
+            seen: list[Tensor] = []
+            hook = stage.modules[-1].register_forward_hook(lambda m, i, o, s=seen: s.append(o))
+            with torch.no_grad():
+                network(images)
+                hook.remove()
+                early = network.early_map(images, num_stages)
+            assert torch.equal(early, seen[0])
+            assert network.early_channels(num_stages) == early.shape[1]
+
+    def test_motion_images_go_no_further(self) -> None:
+        motion = {"enabled": True, "num_stages": 2, "statistics": False}
+        encoder = build(feature_dim=None, pool_grid=2, motion=motion).eval()
+        frames = random_frames(1, 2, 9, 32, 32)
+        amplified = (motion_image(frames[0]) * 3).clamp(0, 1)
+        with torch.no_grad():
+            features = encoder.backbone_features(frames)[0]
+            normalised = (amplified - encoder.mean) / encoder.std
+            early = encoder.backbone.early_map(normalised, 2)
+        expected = torch.nn.functional.adaptive_avg_pool2d(early, 2).flatten(1)
+        behind_the_frame = 4 * encoder.backbone.num_channels
+        assert features.shape[1] == encoder.backbone_dim
+        torch.testing.assert_close(features[:, behind_the_frame:], expected)
+
+    def test_leaves_mode_and_statistics_alone(self) -> None:
+        encoder = build().train()
+        before = copy.deepcopy(encoder.state_dict())
+        encoder.backbone.early_channels(1)
+        assert encoder.backbone.training
+        for name, tensor in encoder.state_dict().items():
+            assert torch.equal(tensor, before[name]), name
+
+    def test_too_many(self) -> None:
+        with pytest.raises(UsageError, match=r"num_stages is 9, but this encoder has \d stages: "):
+            build(motion={"enabled": True, "num_stages": 9})
+
+    def test_what_cannot_be_cut(self) -> None:
+        with pytest.raises(UsageError, match=r"num_stages is 1, but .* cannot be cut there; set"):
+            build(type="timm:test_vit", motion={"enabled": True, "num_stages": 1})
+
+
+def test_standard_norm_is_fitted_and_a_layer_norm_is_not() -> None:
+    frames = random_frames(1, 12, 3, 32, 32)
+    encoder = build(feature_norm="standard").eval()
+    with torch.no_grad():
+        features = encoder.backbone_features(frames)[0]
+        encoder.fit_norm([features[:5].numpy(), features[5:].numpy()])
+        scaled = encoder.norm(features)
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(encoder.backbone_dim), atol=1e-4, rtol=0)
+    plain = build()
+    before = copy.deepcopy(plain.state_dict())
+    plain.fit_norm([features.numpy()])
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_identical_frames_do_not_move() -> None:

@@ -1,13 +1,16 @@
-"""Fixtures of the inference tests."""
+"""Fixtures of the inference tests and of the training tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import pipeline_files
+import training_files
+from utils.config import Config, parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +35,23 @@ def checkpoint(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("checkpoints") / "final_checkpoint.pt", video
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two annotated videos to train on and one to validate."""
+    folder: Path = training_files.write_data(tmp_path_factory.mktemp("data"))
+    return folder
+
+
+@pytest.fixture
+def make_config(data: Path, tmp_path: Path) -> training_files.MakeConfig:
+    """``(folder to write to, changes by dotted key with __ for dots) -> config``."""
+
+    def make(work: str = "run", **changes: Any) -> Config:
+        dotted = {key.replace("__", "."): value for key, value in changes.items()}
+        return parse_config(
+            training_files.merge(training_files.plain_config(data, tmp_path / work), dotted)
+        )
+
+    return make

@@ -25,6 +25,8 @@ METADATA: dict[str, Any] = {
     "loss": {"num_corrupt_packets": 2, "lost_seconds": 0.5, "notes": ["two packets"]},
 }
 
+WHOLE = {"format_version": 1, **METADATA}
+
 
 def frame(index: int, temporal: list[float] | None) -> FrameScore:
     return FrameScore(
@@ -83,6 +85,11 @@ def test_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_thresholds_of_each_class(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.scores.npz", [frame(0, None)], threshold={"b": 0.2, "a": 0.1})
+    assert SavedScores.read(path).threshold == (0.1, 0.2)
+
+
 def rewrite(path: Path, **changes: Any) -> None:
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive}
@@ -110,6 +117,10 @@ def rewrite(path: Path, **changes: Any) -> None:
             "format version 2, and this program reads 1",
         ),
         ({"metadata": np.array('{"format_version": 1}')}, "its metadata lacks video_path, model"),
+        (
+            {"metadata": np.array(json.dumps({**WHOLE, "threshold": {"a": 0.5, "c": 0.1}}))},
+            r"damaged: its threshold names 'c', which is no class of the model; its classes: a, b",
+        ),
         ({"labels": np.array([{}], dtype=object)}, "not a score file, or damaged"),
     ],
 )

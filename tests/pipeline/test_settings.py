@@ -43,6 +43,7 @@ def thresholds(
     settings = resolve_settings(
         load_inference_config(path, overrides),
         overrides,
+        labels=["fight"],
         threshold=threshold,
         candidate_threshold=candidate_threshold,
         model_threshold=0.35,
@@ -70,10 +71,69 @@ def test_flag_beats_set(path: str) -> None:
     assert thresholds(path, SET, threshold=0.5) == (0.5, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], (0.3, 0.4)),
+        (["model.trigger_detector.threshold=0.7"], 0.7),
+        (["model.trigger_detector.threshold={fall: 0.6, fight: 0.7}"], (0.7, 0.6)),
+        (["model.trigger_detector.threshold.fall=0.6"], (0.3, 0.6)),
+        (["model.trigger_detector={candidate_threshold: 0.2}"], (0.3, 0.4)),
+    ],
+)
+def test_thresholds_of_each_class(
+    overrides: list[str], expected: float | tuple[float, float]
+) -> None:
+    labels = ["fight", "fall"]
+    trained = {"labels": labels, "trigger_detector": {"threshold": {"fight": 0.3, "fall": 0.4}}}
+    config = stored_inference_config({"model": trained}, overrides, origin="c.pt")
+
+    def resolve(flag: float | None) -> float | tuple[float, ...]:
+        return resolve_settings(
+            config,
+            overrides,
+            labels=labels,
+            threshold=flag,
+            candidate_threshold=None,
+            model_threshold=(0.3, 0.4),
+            model_candidate_threshold=0.1,
+            thumbnails=False,
+        ).threshold
+
+    assert resolve(None) == expected
+    # The flag is for all classes.
+    assert resolve(0.9) == 0.9
+
+
+def test_set_names_the_models_classes(path: str) -> None:
+    overrides = ["model.trigger_detector.threshold={fight: 0.3, kick: 0.4}"]
+    with pytest.raises(
+        ConfigError,
+        match=r"--set model\.trigger_detector\.threshold: names 'kick', which is no class",
+    ):
+        thresholds(path, overrides)
+
+
+def test_the_temperature_is_the_checkpoints(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigError, match=r"the checkpoint decides model\.trigger_detector\.temp"):
+        load_inference_config("config.yaml", ["model.trigger_detector.temperature=1"])
+    caplog.set_level(logging.INFO)
+    calibrated = {
+        "labels": ["fight"],
+        "trigger_detector": {"threshold": {"fight": 0.3}, "temperature": {"fight": 2.0}},
+    }
+    log_differences(Config(), parse_config({"model": calibrated}))
+    log_differences(
+        parse_config({"model": calibrated}), parse_config({"model": {"labels": ["fight"]}})
+    )
+    assert not caplog.records
+
+
 def test_the_rest_is_the_files(path: str) -> None:
     settings = resolve_settings(
         load_inference_config(path, ["events.merge_gap_seconds=3"]),
         (),
+        labels=["fight"],
         threshold=None,
         candidate_threshold=None,
         model_threshold=0.5,
@@ -132,6 +192,7 @@ def test_is_set() -> None:
     assert is_set(["a.b=1"], "a.b")
     assert is_set(["a={b: {c: 1}}"], "a.b.c")
     assert not is_set(["a={b: {d: 1}}"], "a.b.c")
+    assert is_set(["a.b.c=1"], "a.b")
     assert not is_set(["a.bc=1", "a=3"], "a.b")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.timeline import TimelineColumns, TimelineText, draw_timeline
+from pipeline.timeline import (
+    TimelineColumns,
+    TimelineText,
+    _threshold_in_words,
+    draw_timeline,
+)
 from utils.data.annotations import AnnotatedEvent
 from utils.events.records import Event, FrameScore
 
@@ -136,6 +142,45 @@ def test_many_classes_ground_truth_and_points(tmp_path: Path, num_classes: int) 
         assert picture.format == "PNG"
         assert picture.width == 1430
         assert picture.height <= 6600
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [
+        (0.25, "threshold 0.25"),
+        ((0.25,), "threshold 0.25"),
+        ((0.25, 0.5), "threshold of each class"),
+    ],
+)
+def test_the_legend_names_the_threshold(threshold: float | tuple[float, ...], words: str) -> None:
+    assert _threshold_in_words(threshold) == words
+
+
+def test_each_lane_has_its_own_threshold(tmp_path: Path) -> None:
+    columns = TimelineColumns(2)
+    for index in range(100):
+        columns.add(
+            FrameScore(
+                sample_index=index,
+                frame_index=index,
+                timestamp=float(index),
+                trigger=np.zeros(2, np.float32),
+                temporal=np.zeros(2, np.float32),
+            )
+        )
+    pictures = []
+    for threshold in (0.5, (0.5, 0.5), (0.9, 0.5), (0.5, 0.9)):
+        path = tmp_path / f"{threshold}.png"
+        lanes = replace(text(100.0, ("fight", "fall")), threshold=threshold)
+        draw_timeline(path, columns, [], lanes)
+        with Image.open(path) as picture:
+            # The legend below differs in its words.
+            pictures.append(np.asarray(picture.convert("L"))[: picture.height * 3 // 4])
+    same, each, first, second = pictures
+    assert (same == each).all()
+    half = len(first) // 2
+    assert (first[:half] != each[:half]).any()
+    assert (second[half:] != each[half:]).any()
 
 
 def test_no_frame_is_no_error(tmp_path: Path) -> None:

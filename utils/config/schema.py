@@ -41,6 +41,8 @@ Threshold = Annotated[Number, Field(gt=0, le=1)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Seconds = NonNegative
 Positive = Annotated[Number, Field(gt=0)]
+LearningRate = Annotated[Number, Field(gt=0, le=10_000)]
+"""Far above any that learns; single-precision weights do not bear much higher ones."""
 Count = Annotated[Integer, Field(ge=1)]
 
 
@@ -62,6 +64,10 @@ def _branch(value: Any) -> str:
     return "by class" if isinstance(value, dict) else "for all"
 
 
+def _shape(value: Any) -> str:
+    return "[height, width]" if isinstance(value, list | tuple) else "square"
+
+
 # With a discriminator only the branch that was meant is complained of.
 ThresholdByClass = Annotated[
     Annotated[Threshold, Tag("for all")]
@@ -75,6 +81,13 @@ TemperatureByClass = Annotated[
     Discriminator(_branch),
 ]
 """Likewise."""
+PictureSide = Annotated[Integer, Field(ge=16)]
+PictureSize = Annotated[
+    Annotated[PictureSide, Tag("square")]
+    | Annotated[list[PictureSide], Field(min_length=2, max_length=2), Tag("[height, width]")],
+    Discriminator(_shape),
+]
+"""Side of a square, or ``[height, width]``; pixels."""
 
 
 class Section(BaseModel):
@@ -110,7 +123,7 @@ class DataConfig(Section):
     frame_sampling_rate: Positive = 3.0
     clip_window_size: Annotated[Integer, Field(ge=2)] = 16
     max_frames: Count | None = None
-    image_size: Annotated[Integer, Field(ge=16)] = 224
+    image_size: PictureSize = 224
     resize_mode: Literal["crop", "stretch", "letterbox"] = "crop"
     decoder: str = "pyav_isolated"
     decode_short_side: Annotated[Integer, Field(ge=16)] | None = None
@@ -124,11 +137,8 @@ class DataConfig(Section):
     def _decoded_pictures_are_large_enough(self) -> Self:
         # With letterbox image_size is the longer side, so a shorter one may be below it.
         short_side = self.decode_short_side
-        if (
-            short_side is not None
-            and short_side < self.image_size
-            and self.resize_mode != "letterbox"
-        ):
+        smallest = self.image_size if isinstance(self.image_size, int) else min(self.image_size)
+        if short_side is not None and short_side < smallest and self.resize_mode != "letterbox":
             raise ValueError(
                 f"decode_short_side is {short_side} but image_size is {self.image_size}: what was "
                 "scaled down would be scaled up again; set decode_short_side to image_size or more"
@@ -310,9 +320,9 @@ class LearningRatesConfig(Section):
     What belongs to none of them, the visual encoder's norm and projection, always takes that.
     """
 
-    visual_backbone: Positive | None = None
-    trigger_detector: Positive | None = None
-    time_aware_encoder: Positive | None = None
+    visual_backbone: LearningRate | None = None
+    trigger_detector: LearningRate | None = None
+    time_aware_encoder: LearningRate | None = None
 
 
 class TrainingConfig(Section):
@@ -322,7 +332,7 @@ class TrainingConfig(Section):
     num_epochs: Count = 50
     clips_per_epoch: Count | None = None
     event_fraction: Probability = 0.5
-    learning_rate: Positive = 1e-4
+    learning_rate: LearningRate = 1e-4
     learning_rates: LearningRatesConfig = Field(default_factory=LearningRatesConfig)
     weight_decay: NonNegative = 0.05
     warmup_fraction: Annotated[Number, Field(ge=0, lt=1)] = 0.05

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from utils.events.frame_extent import TIME_TOLERANCE_SECONDS, FrameExtents
 from utils.events.records import Event, FrameScore
+from utils.thresholds import per_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ class WindowBuilder:
         if isinstance(labels, str) or not labels or len(set(labels)) != len(labels):
             raise ValueError(f"labels must name each class once, got {labels!r}")
         self.labels = tuple(labels)
-        self.thresholds = _per_class(threshold, self.labels)
+        self.thresholds = per_class(threshold, self.labels)
         if not 0 < hysteresis_ratio <= 1:
             raise ValueError(f"hysteresis_ratio must be in (0, 1], got {hysteresis_ratio}")
         for name, value in (
@@ -322,25 +323,3 @@ class WindowBuilder:
 
     def _ordered(self, events: list[Event]) -> list[Event]:
         return sorted(events, key=lambda event: (event.start, self.labels.index(event.label)))
-
-
-def _per_class(threshold: float | Sequence[float], labels: Sequence[str]) -> tuple[float, ...]:
-    """One threshold for each label.
-
-    Raises:
-        ValueError: There are not K, or one is not in (0, 1].
-    """
-    if isinstance(threshold, Sequence):
-        thresholds = tuple(float(value) for value in threshold)
-    else:
-        thresholds = (float(threshold),) * len(labels)
-    if len(thresholds) != len(labels):
-        raise ValueError(
-            f"threshold must be one number or {len(labels)}, one for each of {', '.join(labels)}; "
-            f"got {len(thresholds)}"
-        )
-    for label, value in zip(labels, thresholds, strict=True):
-        # 0 would make events of frames that nobody looked at.
-        if not 0 < value <= 1:
-            raise ValueError(f"threshold of '{label}' must be above 0 and at most 1, got {value}")
-    return thresholds

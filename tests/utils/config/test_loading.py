@@ -334,6 +334,17 @@ def test_an_unset_variable_is_an_error_where_it_is_needed(
             },
             "training.cache_features needs data.cache_dir, which is null",
         ),
+        (
+            {"model": {"visual_encoder": {"appearance": False}}},
+            "model.visual_encoder: appearance and motion.enabled are both false: the encoder would "
+            "see nothing; set one of them to true",
+        ),
+        (
+            {"model": {"visual_encoder": {"feature_norm": "standard"}}},
+            "model.visual_encoder.feature_norm: standard takes mean and spread from the cached "
+            "features of the training videos; set training.cache_features to true, or the norm to "
+            "layer",
+        ),
     ],
 )
 def test_wording(content: dict[Any, Any], message: str) -> None:
@@ -424,7 +435,7 @@ def test_a_file_without_permission(write: Write) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    learning_rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    learning_rate=st.floats(min_value=0, exclude_min=True, max_value=10_000),
     labels=st.none()
     | st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=4, unique=True),
     positive_weight=st.none() | st.just("auto") | st.floats(min_value=1e-3, max_value=1e3),
@@ -444,3 +455,19 @@ def test_plain_data_round_trip(
     assert Config.model_validate(config.to_plain()) == config
     assert config.training.learning_rate == learning_rate
     assert config.model.labels == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{fight: 4}", "of 'fight' should be above 0 and at most 1, got 4"),
+        ("{fight: x}", "should be a valid number, unable to parse string as a number, got 'x'"),
+        ("4", "should be less than or equal to 1, got 4"),
+    ],
+)
+def test_only_the_branch_that_was_meant_is_complained_of(
+    write: Write, text: str, said: str
+) -> None:
+    path = write(f"model: {{labels: [fight], trigger_detector: {{threshold: {text}}}}}")
+    key = "model.trigger_detector.threshold"
+    assert message_of(load_config, path) == f"{path}: {key}: {said}"

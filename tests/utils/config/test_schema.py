@@ -34,7 +34,8 @@ def test_every_number_refuses_booleans_and_what_is_not_finite(section: type[Base
         for value in values:
             with pytest.raises(ValidationError) as caught:
                 section.model_validate({name: value})
-            assert caught.value.errors()[0]["loc"] == (name,)
+            # Behind it stands the branch, where a number may be given by class, too.
+            assert caught.value.errors()[0]["loc"][0] == name
 
 
 def test_assignments_are_validated() -> None:
@@ -82,3 +83,89 @@ def test_motion_needs_the_frames_that_would_be_skipped() -> None:
     }
     with pytest.raises(ValidationError, match=r"skip_nonref_frames skips the very frames that"):
         Config.model_validate(plain)
+
+
+@pytest.mark.parametrize(
+    ("model", "freezing", "text"),
+    [
+        (
+            {},
+            {"unfreeze": [{"from_epoch": 4, "component": "visual_backbone", "last_stages": 1}]},
+            r"training\.cache_features needs a backbone that stays frozen, but "
+            r"freezing\.unfreeze\[0\] lets it learn from epoch 4 on; set training\.cache_features "
+            "to false, or leave that step out",
+        ),
+        (
+            {"visual_encoder": {"temporal_shift": {"type": "tsm"}}},
+            {},
+            r"with model\.visual_encoder\.temporal_shift\.type: tsm they depend on the clip; set "
+            r"training\.cache_features to false, or the type to none",
+        ),
+    ],
+)
+def test_cached_features_stay_as_they_are(
+    model: dict[str, object], freezing: dict[str, object], text: str
+) -> None:
+    plain = {
+        "model": model,
+        "training": {"cache_features": True},
+        "freezing": {"visual_backbone": True, **freezing},
+    }
+    with pytest.raises(ValidationError, match=text):
+        Config.model_validate(plain)
+    Config.model_validate({**plain, "training": {}})
+
+
+def test_heads_may_be_unfrozen_over_cached_features() -> None:
+    steps = [{"from_epoch": 2, "component": "time_aware_encoder"}]
+    Config.model_validate(
+        {
+            "training": {"cache_features": True},
+            "freezing": {"visual_backbone": True, "time_aware_encoder": True, "unfreeze": steps},
+        }
+    )
+
+
+def test_thresholds_and_temperatures_of_each_class() -> None:
+    model = {
+        "labels": ["fight", "fall"],
+        "trigger_detector": {
+            "threshold": {"fall": 0.4, "fight": 1},
+            "temperature": {"fall": 2, "fight": 0.5},
+        },
+    }
+    config = Config.model_validate({"model": model})
+    assert config.model.trigger_detector.threshold == {"fall": 0.4, "fight": 1.0}
+    assert Config.model_validate(config.to_plain()) == config
+    # Whose classes the data decide, is looked at once they have.
+    Config.model_validate({"model": {**model, "labels": None}})
+
+
+@pytest.mark.parametrize(
+    ("detector", "text"),
+    [
+        (
+            {"threshold": {"fight": 0.3}},
+            r"trigger_detector\.threshold has no number for fall; give",
+        ),
+        (
+            {"threshold": {"fight": 0.3, "fal": 0.4}},
+            r"names 'fal', which is no class of the model; .* \(did you mean 'fall'\?\)",
+        ),
+        (
+            {"threshold": {"fight": 0.3, "fall": 0}},
+            r"of 'fall' should be above 0 and at most 1, got 0",
+        ),
+        ({"threshold": {"fight": 0.3, "fall": 1.5}}, r"of 'fall' should be .* at most 1, got 1\.5"),
+        ({"threshold": {"fight": 0.3, "fall": True}}, "should be a number"),
+        ({"threshold": {"fight": 0.3, "fall": float("nan")}}, "should be a finite number"),
+        ({"temperature": {"fight": 1}}, r"trigger_detector\.temperature has no number for fall"),
+        ({"temperature": {"fight": 1, "fall": 0}}, r"of 'fall' should be greater than 0, got 0"),
+        ({"temperature": 0}, "should be greater than 0"),
+    ],
+)
+def test_numbers_of_each_class_are_checked(detector: dict[str, object], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        Config.model_validate(
+            {"model": {"labels": ["fight", "fall"], "trigger_detector": detector}}
+        )
