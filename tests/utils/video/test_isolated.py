@@ -19,7 +19,9 @@ from utils.errors import NotAVideoError, UsageError, VideoDecodeError
 from utils.video.decoders.isolated import IsolatedPyAvSource
 from utils.video.decoders.isolated_process import MAX_WORDS
 from utils.video.decoders.isolated_worker import ProtocolError, read_message, write_message
+from utils.video.decoders.pyav import PyAvSource
 from utils.video.sampler import FrameSampler
+from utils.video.source import VideoSource
 
 Write = Callable[[Any], Path]
 ROOT = Path(__file__).resolve().parents[3]
@@ -165,8 +167,8 @@ def test_what_is_interrupted_is_not_mistaken_for_an_answer(
         process = source._process
         honest = process._receive
 
-        def interrupted(size: int, *, deadline: float) -> bytearray:
-            honest(min(size, 2), deadline=deadline)
+        def interrupted(size: int, *, patience: Any) -> bytearray:
+            honest(min(size, 2), patience=patience)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(process, "_receive", interrupted)
@@ -175,6 +177,29 @@ def test_what_is_interrupted_is_not_mistaken_for_an_answer(
         assert process._process.poll() is not None
         assert process.why_gone == "was stopped because reading from it was interrupted"
         assert [frame.frame_index for frame in itertools.islice(source.frames(), 3)] == [0, 1, 2]
+
+
+def test_a_pause_of_both_processes_is_no_stall(
+    watched: Callable[..., IsolatedPyAvSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on while a container is paused; who wakes first has not been kept waiting."""
+    hours = 0.0
+    honest = time.monotonic
+    monkeypatch.setattr(
+        "utils.video.decoders.isolated_process.time.monotonic", lambda: honest() + hours * 3600
+    )
+    with watched("Good") as source:
+        selector = source._process._selector
+        wait = selector.select
+
+        def paused(seconds: float) -> Any:
+            nonlocal hours
+            hours += 1
+            return [] if hours <= 2 else wait(seconds)
+
+        monkeypatch.setattr(selector, "select", paused)
+        assert len(list(source.frames())) == 3
+        assert not source.loss
 
 
 def test_belongs_to_the_process_that_opened_it(
@@ -370,6 +395,16 @@ def is_running(pid: int) -> bool:
 def test_stall_seconds_out_of_range(seconds: float) -> None:
     with pytest.raises(UsageError, match="stall_seconds must be above 0, got"):
         IsolatedPyAvSource("video.mp4", stall_seconds=seconds)
+
+
+@pytest.mark.parametrize("kind", [PyAvSource, IsolatedPyAvSource])
+def test_num_threads(kind: type[VideoSource], written: Write, video_files: ModuleType) -> None:
+    path = written(video_files.RECIPES[0])
+    with kind(path, num_threads=1) as one, kind(path) as many:  # type: ignore[call-arg]
+        for frame, other in zip(one.frames(), many.frames(), strict=True):
+            np.testing.assert_array_equal(frame.rgb(), other.rgb())
+    with pytest.raises(UsageError, match=r"num_threads must be at least 1, or None .*; got 0"):
+        kind(path, num_threads=0)  # type: ignore[call-arg]
 
 
 def through(data: bytes) -> Callable[[int], bytes]:

@@ -33,6 +33,9 @@ from utils.video.decoders.isolated_worker import (
 START_SECONDS = 60.0
 """The longest wait for the process itself, before it looks at the file."""
 
+MAX_WAIT_SECONDS = 0.5
+"""Of a wait that is longer than it was to be, no more than this counts."""
+
 ENDING_SECONDS = 2.0
 """How long a process that closed its pipe, or was killed, may take to end."""
 
@@ -56,6 +59,33 @@ _ROOT = str(Path(__file__).resolve().parents[3])
 
 class ProcessGoneError(Exception):
     """The process ended or was ended; the message says how, as an end to "the decoder ..."."""
+
+
+class _Patience:
+    """How long to wait for one message, without the time in which nobody ran.
+
+    A container that is paused, a stopped job and a machine that sleeps stop both sides. Who wakes
+    first must not take that for a stall of the other.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def wait(self, selector: selectors.BaseSelector) -> None:
+        """Wait until there is something to read.
+
+        Raises:
+            TimeoutError: There is nothing, and the time is used up.
+        """
+        while True:
+            step = max(0.0, min(self._left, MAX_WAIT_SECONDS))
+            began = time.monotonic()
+            is_ready = bool(selector.select(step))
+            self._left -= min(time.monotonic() - began, step)
+            if is_ready:
+                return
+            if step < MAX_WAIT_SECONDS:
+                raise TimeoutError
 
 
 class DecoderProcess:
@@ -176,9 +206,9 @@ class DecoderProcess:
     def _wait_for(self, number: int, wait_seconds: float) -> tuple[dict[str, Any], bytearray]:
         while self.why_gone is None:
             # Anew for each message: as long as there are some, it makes progress.
-            deadline = time.monotonic() + wait_seconds
+            patience = _Patience(wait_seconds)
             with self._account_for_its_end(wait_seconds):
-                header, payload = read_message(partial(self._receive, deadline=deadline))
+                header, payload = read_message(partial(self._receive, patience=patience))
                 to = header.get("to")
                 if not isinstance(to, int):
                     raise ProtocolError("it is to no question")
@@ -213,7 +243,7 @@ class DecoderProcess:
         elif answer.get("frame") is not None:
             self.released.append(answer["frame"])
 
-    def _receive(self, size: int, *, deadline: float) -> bytearray:
+    def _receive(self, size: int, *, patience: _Patience) -> bytearray:
         data = bytearray(size)
         view = memoryview(data)
         while view:
@@ -223,8 +253,7 @@ class DecoderProcess:
                 view[: len(taken)] = taken
                 view = view[len(taken) :]
                 continue
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            patience.wait(self._selector)
             if len(view) >= READ_BYTES:
                 # Pixels: to where they shall be, without a way round.
                 count = self._answers.readinto(view)
